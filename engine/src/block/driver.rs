@@ -1,0 +1,171 @@
+//! What a driver implements: [`BlockDriver`], shared by all lanes, and [`LeafQueue`], its end in one lane.
+
+use corelane_dma::{MemRegion, Payload};
+
+use super::errno::{BlockError, IoResult};
+use super::limits::BlockLimits;
+use super::request::{Op, ReqFlags};
+use crate::aio::{AioContext, Readiness};
+
+/// Names one command in flight in a leaf queue: an index below the `tags` that the queue was opened with.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, PartialOrd, Ord)]
+#[repr(transparent)]
+pub struct Tag(pub u32);
+
+/// A command for a device. It satisfies the driver's limits: aligned, within the device, within `max_transfer` and
+/// `max_iov`, memory aligned; flags only those the driver supports.
+#[derive(Debug)]
+pub struct LeafCommand {
+    /// What to do.
+    pub op: Op,
+    /// How; never `NO_FALLBACK`.
+    pub flags: ReqFlags,
+    /// Where, in bytes.
+    pub offset: u64,
+    /// How much, in bytes.
+    pub bytes: u64,
+    /// The memory. The queue owns it until it hands the completion over.
+    pub payload: Payload,
+}
+
+/// The end of a command.
+#[derive(Debug)]
+pub struct LeafCompletion {
+    /// The tag that it was submitted with.
+    pub tag: Tag,
+    /// How it went; success means that every byte was transferred.
+    pub result: IoResult,
+    /// The command's memory, which the device no longer uses.
+    pub payload: Payload,
+}
+
+/// The device end of a channel: an io_uring, a queue pair, RAM, nothing.
+///
+/// A queue is used by one lane only. It takes at most one command per tag at a time and completes each exactly once.
+/// When it is dropped with commands in flight, it waits for them, or provably stops the device, before their memory
+/// is given up.
+pub trait LeafQueue {
+    /// Takes a command, to be sent at the next [`commit`](Self::commit) at the latest. A queue with no room gives the
+    /// command back.
+    ///
+    /// # Errors
+    /// The command itself, untouched, when the queue is full.
+    #[allow(clippy::result_large_err)] // The command is moved, not an error report.
+    fn submit(&mut self, tag: Tag, command: LeafCommand) -> Result<(), LeafCommand>;
+
+    /// Sends what was taken: one doorbell for the whole batch. Says how the lane will learn of completions.
+    fn commit(&mut self) -> Readiness;
+
+    /// Appends what has completed to `out`, at most `out.capacity() - out.len()` entries, so that it never grows.
+    fn reap(&mut self, out: &mut Vec<LeafCompletion>);
+
+    /// Makes I/O on `region` free of mapping and copying in this lane. A queue that gains nothing accepts and does
+    /// nothing.
+    ///
+    /// # Errors
+    /// When the kernel or the device refuses; I/O on the region still works then, only slower.
+    fn register_buf(&mut self, region: &MemRegion) -> Result<(), BlockError> {
+        let _ = region;
+        Ok(())
+    }
+
+    /// Undoes [`register_buf`](Self::register_buf). No command that uses the region is in flight.
+    fn unregister_buf(&mut self, region: &MemRegion) {
+        let _ = region;
+    }
+}
+
+bitflags::bitflags! {
+    /// What is known of a range (QEMU's `BDRV_BLOCK_*`).
+    #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+    pub struct StatusFlags: u8 {
+        /// Reads come from stored data.
+        const DATA = 1;
+        /// Reads as zeroes.
+        const ZERO = 2;
+    }
+}
+
+/// The status of the longest range known to be uniform from an offset on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct BlockStatus {
+    /// What the range is.
+    pub flags: StatusFlags,
+    /// How long it is, in bytes, from the offset asked for; at least 1 unless that is the end.
+    pub bytes: u64,
+}
+
+/// A driver instance: one opened device, shared by every lane that uses it.
+///
+/// The methods that may block (`truncate`, `allocated_size`, `block_status`) are control plane: the block layer calls
+/// them on a helper thread, never in a lane.
+pub trait BlockDriver: Send + Sync + 'static {
+    /// The driver's name, as in QEMU's `driver=` option.
+    fn format_name(&self) -> &'static str;
+
+    /// What the device demands. Constant while it is open.
+    fn limits(&self) -> &BlockLimits;
+
+    /// The device's length in bytes.
+    ///
+    /// # Errors
+    /// When the device cannot be asked.
+    fn length(&self) -> Result<u64, BlockError>;
+
+    /// Whether writes are refused.
+    fn read_only(&self) -> bool {
+        false
+    }
+
+    /// Whether a completed write may still be in a volatile cache, so that a flush means something.
+    fn write_cache(&self) -> bool {
+        true
+    }
+
+    /// Flags that a write may carry down to the leaf queue; others are emulated above.
+    fn supported_write_flags(&self) -> ReqFlags {
+        ReqFlags::empty()
+    }
+
+    /// Flags that a write-zeroes may carry down, or `None` if the driver has no write-zeroes at all.
+    fn supported_zero_flags(&self) -> Option<ReqFlags> {
+        None
+    }
+
+    /// Whether the driver can discard.
+    fn can_discard(&self) -> bool {
+        false
+    }
+
+    /// Opens this driver's queue in the lane of `ctx`, for commands with tags `0..tags`.
+    ///
+    /// # Errors
+    /// When the lane's resources do not suffice; the error says which.
+    fn open_queue(&self, ctx: &AioContext, tags: u32) -> Result<Box<dyn LeafQueue>, BlockError>;
+
+    /// Changes the device's length in bytes. May block.
+    ///
+    /// # Errors
+    /// Where the driver cannot, or the kernel refuses.
+    fn truncate(&self, length_bytes: u64) -> Result<(), BlockError> {
+        let _ = length_bytes;
+        Err(BlockError::Unsupported { driver: self.format_name(), what: "changing the length" })
+    }
+
+    /// How many bytes of storage the image occupies. May block.
+    ///
+    /// # Errors
+    /// Where the driver does not know.
+    fn allocated_size(&self) -> Result<u64, BlockError> {
+        Err(BlockError::Unsupported { driver: self.format_name(), what: "the allocated size" })
+    }
+
+    /// The status of the range from `offset` on, looking at most `bytes` bytes ahead. May block.
+    ///
+    /// # Errors
+    /// Where the device cannot be asked.
+    fn block_status(&self, offset: u64, bytes: u64) -> Result<BlockStatus, BlockError> {
+        let _ = offset;
+        Ok(BlockStatus { flags: StatusFlags::DATA, bytes })
+    }
+}

@@ -1,0 +1,17 @@
+//! The block layer: what a request may look like, and how it reaches a device without a copy.
+//!
+//! Invariants that the modules below keep between them:
+//!
+//! - A request is a linear token: `submit` moves its memory in, exactly one completion gives it back.
+//! - A leaf queue sees only commands that satisfy its driver's [`BlockLimits`]; it never has to check them again.
+//! - Nothing on the fast path allocates, locks, reads a clock, enters the kernel or logs.
+
+mod driver;
+mod errno;
+mod limits;
+mod request;
+
+pub use driver::{BlockDriver, BlockStatus, LeafCommand, LeafCompletion, LeafQueue, StatusFlags, Tag};
+pub use errno::{BlockError, Errno, IoError, IoResult};
+pub use limits::{BlockLimits, LimitsError, MAX_LENGTH_BYTES, MAX_REQUEST_BYTES};
+pub use request::{Completion, Op, Rejected, ReqFlags, Request};
