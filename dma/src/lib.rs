@@ -1,0 +1,33 @@
+//! Memory for Corelane: what requests carry, what devices are allowed to use, and where it comes from.
+//!
+//! - [`DmaBuffer`] is mapped memory: ordinary pages, huge pages, or a memfd that other processes can map.
+//! - [`IoBuf`] is the memory of one request (or a segment of it), moved into `submit` and given back by the completion;
+//!   [`IoVector`] is a list of them and [`Payload`] what a request carries. [`BlockPool`] hands them out without
+//!   allocating.
+//! - [`MemRegion`] is memory that can be registered with devices and leased by several lanes.
+//! - [`Arena`] is memory that all lanes read and write, as a RAM disk's.
+//!
+//! The crate knows nothing of requests. Its law is that **no Rust reference exists to memory that a device, a guest,
+//! another process or another lane may write**: such memory is only copied, by the functions of one module (`raw`).
+
+mod arena;
+mod buffer;
+mod error;
+mod hugepages;
+mod iobuf;
+mod mmap;
+mod payload;
+mod pool;
+mod raw;
+mod region;
+mod vector;
+
+pub use arena::Arena;
+pub use buffer::{Backing, DmaBuffer};
+pub use error::DmaError;
+pub use hugepages::HugePages;
+pub use iobuf::IoBuf;
+pub use payload::{Payload, SharedPayload};
+pub use pool::BlockPool;
+pub use region::{MemOwner, MemRegion};
+pub use vector::IoVector;
