@@ -6,12 +6,26 @@
 //! - A leaf queue sees only commands that satisfy its driver's [`BlockLimits`]; it never has to check them again.
 //! - Nothing on the fast path allocates, locks, reads a clock, enters the kernel or logs.
 
+mod backend;
+mod channel;
+mod command;
+mod counters;
 mod driver;
 mod errno;
+mod future;
 mod limits;
+mod node;
+mod plan;
 mod request;
+mod slots;
+mod slow;
+mod transfer;
 
+pub use backend::{BackendOptions, BlockBackend};
+pub use channel::{Channel, MAX_DEPTH};
+pub use counters::ChannelStats;
 pub use driver::{BlockDriver, BlockStatus, LeafCommand, LeafCompletion, LeafQueue, StatusFlags, Tag};
 pub use errno::{BlockError, Errno, IoError, IoResult};
-pub use limits::{BlockLimits, LimitsError, MAX_LENGTH_BYTES, MAX_REQUEST_BYTES};
+pub use future::{Control, FromPayload, IoFuture, ReadAt, VectorAt, WriteAt};
+pub use limits::{BlockLimits, LimitsError, MAX_ALIGNMENT, MAX_LENGTH_BYTES, MAX_REQUEST_BYTES};
 pub use request::{Completion, Op, Rejected, ReqFlags, Request};

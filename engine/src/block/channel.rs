@@ -1,0 +1,510 @@
+//! A backend in one lane: what a caller submits to and reaps from.
+//!
+//! The life of a request here: [`Channel::submit`] takes a slot; if the [`Plan`] admits the request it goes to the leaf
+//! queue as it stands, otherwise a task in the same lane carries it out ([`super::slow`]). The lane's loop calls
+//! [`Poller::commit`] once a turn for the whole batch, then [`Poller::reap`]; what ended is either in the batch that
+//! [`Channel::drain`] hands out or wakes its future.
+//!
+//! Invariants:
+//!
+//! - At most `depth` requests are in flight or waiting to be drained, so the batch never grows.
+//! - No borrow of the state is held while foreign code (a callback, a waker) runs.
+//! - A slot that the device may still use is never released, even if its future is dropped.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{HashMap, VecDeque};
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
+use std::task::Waker;
+
+use corelane_dma::{BlockPool, Payload};
+
+use super::counters::ChannelStats;
+use super::driver::{LeafCommand, LeafCompletion, LeafQueue, Tag};
+use super::errno::{BlockError, Errno, IoResult};
+use super::future::IoFuture;
+use super::node::{Answer, LaneEntry, Node};
+use super::plan::Plan;
+use super::request::{Completion, Op, Rejected, Request};
+use super::slots::{Phase, SlotName, SlotTable, Target};
+use super::slow;
+use crate::aio::{AioContext, Poller, PollerId, Readiness};
+
+/// Slots for the commands into which the slow path cuts requests.
+const INTERNAL_SLOTS: u32 = 32;
+
+/// Largest depth of a channel: as many commands as an NVMe queue can name (NVMe base specification, CAP.MQES).
+pub const MAX_DEPTH: u32 = 65_536;
+
+thread_local! {
+    /// The channels of this thread, for messages from other lanes.
+    static CHANNELS: RefCell<HashMap<u64, Weak<ChannelInner>>> = RefCell::default();
+}
+
+/// A [`BlockBackend`](super::BlockBackend) in one lane. Not `Send`: it belongs to the lane that opened it.
+///
+/// While a channel is open its lane has to keep turning: other lanes' serialising requests ask it what is in flight.
+/// Dropping a channel lets what is in flight finish; completions that were not drained are dropped.
+pub struct Channel {
+    inner: Rc<ChannelInner>,
+}
+
+type Handler = Box<dyn FnMut(Completion)>;
+
+pub(super) struct ChannelInner {
+    /// Itself, to start tasks from where only a reference is at hand.
+    this: Weak<ChannelInner>,
+    pub(super) node: Arc<Node>,
+    pub(super) ctx: AioContext,
+    id: u64,
+    depth: usize,
+    state: RefCell<State>,
+    handler: RefCell<Option<Handler>>,
+    poller: Cell<Option<PollerId>>,
+    closing: Cell<bool>,
+}
+
+pub(super) struct State {
+    pub(super) plan: Plan,
+    pub(super) slots: SlotTable,
+    pub(super) leaf: Box<dyn LeafQueue>,
+    pub(super) stats: ChannelStats,
+    /// Commands that the leaf queue had no room for, oldest first.
+    backlog: VecDeque<(Tag, LeafCommand)>,
+    reaped: Vec<LeafCompletion>,
+    done: Vec<Completion>,
+    spare: Vec<Completion>,
+    wakes: Vec<Waker>,
+    clear_waits: Vec<ClearWait>,
+    slot_waiters: VecDeque<Waker>,
+    tag_waiters: VecDeque<Waker>,
+    pub(super) bounce: Option<BlockPool>,
+    pub(super) bounce_waiters: VecDeque<Waker>,
+}
+
+/// Requests that somebody waits for, and how to tell him.
+struct ClearWait {
+    names: Vec<SlotName>,
+    _answer: Answer,
+}
+
+impl Channel {
+    pub(super) fn open(ctx: &AioContext, node: &Arc<Node>, depth: u32) -> Result<Channel, BlockError> {
+        if depth == 0 || depth > MAX_DEPTH - INTERNAL_SLOTS {
+            let expected = format!("1 to {}", MAX_DEPTH - INTERNAL_SLOTS);
+            return Err(BlockError::Range { what: "a channel's depth", value: depth.into(), expected });
+        }
+        if node.is_closed() {
+            return Err(BlockError::Closed { node: node.name.clone() });
+        }
+        let tags = depth + INTERNAL_SLOTS;
+        let leaf = node.driver.open_queue(ctx, tags)?;
+        let state = State::new(node, leaf, depth);
+        let inner = Rc::new_cyclic(|this| ChannelInner {
+            this: Weak::clone(this),
+            node: Arc::clone(node),
+            ctx: ctx.clone(),
+            id: node.control().next_id(),
+            depth: depth as usize,
+            state: RefCell::new(state),
+            handler: RefCell::default(),
+            poller: Cell::new(None),
+            closing: Cell::new(false),
+        });
+        inner.join_lane();
+        Ok(Channel { inner })
+    }
+
+    /// Submits a request. It goes to the device at the end of this turn of the loop; its completion comes out of
+    /// [`drain`](Self::drain) or goes to the handler. A request that is wrong (out of range, read-only, closed) is
+    /// taken too, and completes with an error.
+    ///
+    /// # Errors
+    /// The request itself, untouched, if as many as the channel's depth are in flight or not yet drained.
+    #[inline]
+    #[allow(clippy::result_large_err)] // The request is moved back, not an error report.
+    pub fn submit(&self, request: Request) -> Result<(), Rejected> {
+        self.inner.enter(request, Target::Batch).map(drop)
+    }
+
+    /// Submits a request as a future, which waits for a free slot if there is none. Nothing happens before the first
+    /// poll. A future that is dropped leaves its request to finish by itself.
+    pub fn start(&self, request: Request) -> IoFuture<Payload> {
+        IoFuture::new(Rc::clone(&self.inner), request)
+    }
+
+    /// Hands the completed requests to `each`, which may submit again.
+    #[inline]
+    pub fn drain(&self, mut each: impl FnMut(Completion)) {
+        self.inner.drain(&mut each);
+    }
+
+    /// How many completed requests wait to be drained.
+    pub fn completed(&self) -> usize {
+        self.inner.state.borrow().done.len()
+    }
+
+    /// Requests in flight, those not counted that have completed.
+    pub fn in_flight(&self) -> usize {
+        self.inner.state.borrow().slots.public_in_use()
+    }
+
+    /// Most requests at once.
+    pub fn depth(&self) -> usize {
+        self.inner.depth
+    }
+
+    /// From now on `handler` gets each completion as the loop reaps it, instead of [`drain`](Self::drain). It may
+    /// submit; it may not set another handler.
+    pub fn set_handler(&self, handler: impl FnMut(Completion) + 'static) {
+        *self.inner.handler.borrow_mut() = Some(Box::new(handler));
+    }
+
+    /// What was counted so far.
+    pub fn stats(&self) -> ChannelStats {
+        self.inner.state.borrow().stats
+    }
+
+    /// The lane that the channel belongs to.
+    pub fn context(&self) -> &AioContext {
+        &self.inner.ctx
+    }
+
+    pub(super) fn inner(&self) -> &Rc<ChannelInner> {
+        &self.inner
+    }
+}
+
+impl Drop for Channel {
+    fn drop(&mut self) {
+        self.inner.closing.set(true);
+        // A handler may own things that own this channel.
+        let handler = self.inner.handler.try_borrow_mut().ok().and_then(|mut handler| handler.take());
+        drop(handler);
+        self.inner.leave_lane_when_idle();
+    }
+}
+
+impl State {
+    fn new(node: &Node, leaf: Box<dyn LeafQueue>, depth: u32) -> State {
+        let tags = (depth + INTERNAL_SLOTS) as usize;
+        State {
+            plan: Plan::new(&*node.driver, &node.limits, node.read_only, node.force_fua),
+            slots: SlotTable::new(depth, INTERNAL_SLOTS),
+            leaf,
+            stats: ChannelStats::default(),
+            backlog: VecDeque::with_capacity(tags),
+            reaped: Vec::with_capacity(tags),
+            done: Vec::with_capacity(depth as usize),
+            spare: Vec::with_capacity(depth as usize),
+            wakes: Vec::with_capacity(tags),
+            clear_waits: Vec::new(),
+            slot_waiters: VecDeque::new(),
+            tag_waiters: VecDeque::new(),
+            bounce: None,
+            bounce_waiters: VecDeque::new(),
+        }
+    }
+
+    /// Hands a command to the leaf queue, behind those that it had no room for.
+    #[inline]
+    pub(super) fn send(&mut self, tag: Tag, command: LeafCommand) {
+        if !self.backlog.is_empty() {
+            self.backlog.push_back((tag, command));
+        } else if let Err(command) = self.leaf.submit(tag, command) {
+            self.backlog.push_back((tag, command));
+        }
+    }
+
+    fn send_backlog(&mut self) {
+        while let Some((tag, command)) = self.backlog.pop_front() {
+            if let Err(command) = self.leaf.submit(tag, command) {
+                self.backlog.push_front((tag, command));
+                return;
+            }
+        }
+    }
+
+    /// Ends the request in `tag`'s slot, whose phase the caller has checked.
+    #[inline]
+    fn end(&mut self, tag: Tag, result: IoResult, payload: Payload) {
+        let Some(slot) = self.slots.get_mut(tag) else { return };
+        match slot.target {
+            Target::Batch => {
+                let token = slot.token;
+                self.slots.release(tag);
+                self.done.push(Completion { token, result, payload });
+            }
+            Target::Future => {
+                slot.phase = Phase::Ended;
+                if let Some(cold) = self.slots.cold_mut(tag) {
+                    cold.outcome = Some((result, payload));
+                    self.wakes.extend(cold.waker.take());
+                }
+            }
+            Target::Orphan => {
+                drop(payload);
+                self.release(tag);
+            }
+        }
+    }
+
+    /// Releases a slot and lets one who waits for a slot of its kind go on.
+    pub(super) fn release(&mut self, tag: Tag) {
+        self.slots.release(tag);
+        self.wakes.extend(self.slot_waiters.pop_front());
+        self.wakes.extend(self.tag_waiters.pop_front());
+    }
+
+    /// Answers those whose requests have all ended.
+    #[cold]
+    fn answer_clear_waits(&mut self) {
+        let slots = &self.slots;
+        self.clear_waits.retain_mut(|wait| {
+            wait.names.retain(|name| slots.is_active(*name));
+            !wait.names.is_empty()
+        });
+    }
+}
+
+impl ChannelInner {
+    /// Takes a slot for the request and starts it.
+    #[inline]
+    #[allow(clippy::result_large_err)] // The request is moved back, not an error report.
+    pub(super) fn enter(self: &Rc<Self>, request: Request, target: Target) -> Result<SlotName, Rejected> {
+        let mut state = self.state.borrow_mut();
+        let state = &mut *state;
+        if state.slots.public_in_use() + state.done.len() >= self.depth {
+            return Err(Rejected(request));
+        }
+        let Some(tag) = state.slots.take() else { return Err(Rejected(request)) };
+        let fast = !self.node.needs_attention() && state.plan.admits(&request, self.node.length());
+        let Request { op, flags, offset, bytes, payload, token } = request;
+        if let Some(slot) = state.slots.get_mut(tag) {
+            (slot.token, slot.offset, slot.bytes) = (token, offset, bytes);
+            (slot.op, slot.flags, slot.target) = (op, flags, target);
+            slot.phase = if fast { Phase::Tracked } else { Phase::Waiting };
+        }
+        if fast {
+            state.stats.fast[op as usize] += 1;
+            let flags = state.plan.leaf_flags(op, flags);
+            state.send(tag, LeafCommand { op, flags, offset, bytes, payload });
+        } else {
+            let request = Request { op, flags, offset, bytes, payload, token };
+            self.enter_slow(state, tag, request);
+        }
+        Ok(state.slots.name(tag))
+    }
+
+    #[cold]
+    fn enter_slow(self: &Rc<Self>, state: &mut State, tag: Tag, request: Request) {
+        match slow::check(&self.node, &request) {
+            Err(errno) => {
+                state.stats.refused += 1;
+                state.end(tag, Err(errno.into()), request.payload);
+            }
+            Ok(()) if request.bytes == 0 && request.op != Op::Flush => {
+                state.stats.slow[request.op as usize] += 1;
+                state.end(tag, Ok(()), request.payload);
+            }
+            Ok(()) => {
+                state.stats.slow[request.op as usize] += 1;
+                self.ctx.spawn(slow::run(Rc::clone(self), tag, request));
+            }
+        }
+    }
+
+    /// Ends a request of the slow path.
+    pub(super) fn finish(&self, tag: Tag, result: IoResult, payload: Payload) {
+        let mut state = self.state.borrow_mut();
+        state.end(tag, result, payload);
+        if !state.clear_waits.is_empty() {
+            state.answer_clear_waits();
+        }
+        drop(state);
+        self.after_reap();
+    }
+
+    /// What may only happen without a borrow: wakers, the handler, leaving the lane.
+    fn after_reap(&self) {
+        self.run_wakes();
+        if !self.state.borrow().done.is_empty()
+            && let Ok(mut handler) = self.handler.try_borrow_mut()
+            && let Some(handler) = handler.as_mut()
+        {
+            self.drain(handler);
+        }
+        if self.closing.get() {
+            self.leave_lane_when_idle();
+        }
+    }
+
+    pub(super) fn run_wakes(&self) {
+        let mut state = self.state.borrow_mut();
+        if state.wakes.is_empty() {
+            return;
+        }
+        let mut wakes = std::mem::take(&mut state.wakes);
+        drop(state);
+        wakes.drain(..).for_each(Waker::wake);
+        let mut state = self.state.borrow_mut();
+        // What a waker added meanwhile is few; the vector with the capacity is kept.
+        wakes.append(&mut state.wakes);
+        state.wakes = wakes;
+    }
+
+    #[inline]
+    fn drain(&self, each: &mut dyn FnMut(Completion)) {
+        let mut state = self.state.borrow_mut();
+        let spare = std::mem::take(&mut state.spare);
+        let mut batch = std::mem::replace(&mut state.done, spare);
+        if !batch.is_empty() && !state.slot_waiters.is_empty() {
+            let count = batch.len().min(state.slot_waiters.len());
+            let waiters: Vec<Waker> = state.slot_waiters.drain(..count).collect();
+            state.wakes.extend(waiters);
+        }
+        drop(state);
+        batch.drain(..).for_each(each);
+        self.state.borrow_mut().spare = batch;
+        self.run_wakes();
+    }
+
+    /// Who holds the lane's borrow for a moment. Nothing foreign runs in `f`.
+    #[inline]
+    pub(super) fn with_state<T>(&self, f: impl FnOnce(&mut State) -> T) -> T {
+        f(&mut self.state.borrow_mut())
+    }
+
+    /// `waker` is woken when a public slot may be free.
+    pub(super) fn wait_for_slot(&self, waker: &Waker) {
+        self.state.borrow_mut().slot_waiters.push_back(waker.clone());
+    }
+
+    /// A slot waiter went away; somebody else may need the wake-up that it got.
+    pub(super) fn pass_slot_on(&self) {
+        let mut state = self.state.borrow_mut();
+        let next = state.slot_waiters.pop_front();
+        state.wakes.extend(next);
+        drop(state);
+        self.run_wakes();
+    }
+
+    /// `waker` is woken when an internal slot may be free.
+    pub(super) fn wait_for_tag(&self, waker: &Waker) {
+        self.state.borrow_mut().tag_waiters.push_back(waker.clone());
+    }
+
+    /// Answers when every request that is in flight now, or every one that overlaps `range`, has ended.
+    pub(super) fn when_clear(&self, range: Option<(u64, u64)>, answer: Answer) {
+        let mut state = self.state.borrow_mut();
+        let names = match range {
+            Some((start, end)) => state.slots.overlapping(start, end),
+            None => state.slots.active(),
+        };
+        if !names.is_empty() {
+            state.clear_waits.push(ClearWait { names, _answer: answer });
+        }
+    }
+
+    /// The channel of this thread with that number.
+    pub(super) fn of_this_thread(id: u64) -> Option<Rc<ChannelInner>> {
+        CHANNELS.with_borrow(|channels| channels.get(&id).and_then(Weak::upgrade))
+    }
+
+    fn join_lane(self: &Rc<Self>) {
+        CHANNELS.with_borrow_mut(|channels| channels.insert(self.id, Rc::downgrade(self)));
+        let poller: Rc<dyn Poller> = Rc::clone(self) as Rc<dyn Poller>;
+        self.poller.set(Some(self.ctx.add_poller(poller)));
+        let mut control = self.node.control();
+        control.lanes.push(LaneEntry { channel: self.id, handle: self.ctx.handle() });
+        let regions = control.regions.entries();
+        drop(control);
+        for (region, ()) in &regions {
+            self.register_region(region);
+        }
+    }
+
+    /// Registers `region` with the leaf queue. A refusal costs speed, not function, so it is only logged.
+    pub(super) fn register_region(&self, region: &corelane_dma::MemRegion) {
+        if let Err(error) = self.state.borrow_mut().leaf.register_buf(region) {
+            tracing::warn!(node = %self.node.name, %error, "memory is not registered in this lane");
+        }
+    }
+
+    fn leave_lane_when_idle(&self) {
+        if self.state.borrow().slots.in_use() > 0 {
+            return;
+        }
+        if let Some(poller) = self.poller.take() {
+            self.node.control().lanes.retain(|lane| lane.channel != self.id);
+            CHANNELS.with_borrow_mut(|channels| channels.remove(&self.id));
+            self.ctx.remove_poller(poller);
+        }
+    }
+
+    /// A zeroing or discard that the device turned out not to support: the slow path does it by other means.
+    #[cold]
+    fn fall_back(&self, tag: Tag) {
+        let Some(this) = self.this.upgrade() else { return };
+        let mut state = self.state.borrow_mut();
+        let Some(slot) = state.slots.get_mut(tag) else { return };
+        slot.phase = Phase::Waiting;
+        let (op, flags, offset, bytes, token) = (slot.op, slot.flags, slot.offset, slot.bytes, slot.token);
+        state.plan.forget(op);
+        state.stats.fast[op as usize] -= 1;
+        state.stats.slow[op as usize] += 1;
+        drop(state);
+        let request = Request { op, flags, offset, bytes, payload: Payload::None, token };
+        self.ctx.spawn(slow::run(this, tag, request));
+    }
+
+    /// Takes the leaf queue's completions in. Returns how many there were, and which have to fall back.
+    fn take_reaped(&self) -> (usize, Vec<Tag>) {
+        let mut fall_back = Vec::new();
+        let mut state = self.state.borrow_mut();
+        let mut reaped = std::mem::take(&mut state.reaped);
+        state.leaf.reap(&mut reaped);
+        let count = reaped.len();
+        for LeafCompletion { tag, result, payload } in reaped.drain(..) {
+            match state.slots.get_mut(tag) {
+                Some(slot) if slot.phase == Phase::Tracked => match result {
+                    Err(error) if error.errno == Errno::ENOTSUP && can_fall_back(slot.op, tag, self.depth) => {
+                        fall_back.push(tag);
+                    }
+                    _ => state.end(tag, result, payload),
+                },
+                _ => state.stats.bogus += 1,
+            }
+        }
+        state.reaped = reaped;
+        if count > 0 && !state.clear_waits.is_empty() {
+            state.answer_clear_waits();
+        }
+        (count, fall_back)
+    }
+}
+
+/// Whether a request that the device does not support has another way: not the slow path's own commands.
+fn can_fall_back(op: Op, tag: Tag, depth: usize) -> bool {
+    matches!(op, Op::WriteZeroes | Op::Discard) && (tag.0 as usize) < depth
+}
+
+impl Poller for ChannelInner {
+    fn commit(&self) -> Readiness {
+        let mut state = self.state.borrow_mut();
+        if !state.backlog.is_empty() {
+            state.send_backlog();
+        }
+        let readiness = state.leaf.commit();
+        if state.done.is_empty() { readiness } else { Readiness::Ready }
+    }
+
+    fn reap(&self) -> bool {
+        let (count, fall_back) = self.take_reaped();
+        for tag in fall_back {
+            self.fall_back(tag);
+        }
+        self.after_reap();
+        count > 0
+    }
+}

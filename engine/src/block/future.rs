@@ -1,0 +1,201 @@
+//! Requests as futures. They use the same slots as the batches do.
+
+use std::future::Future;
+use std::marker::PhantomData;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use corelane_dma::{IoBuf, IoVector, Payload};
+
+use super::channel::{Channel, ChannelInner};
+use super::errno::IoResult;
+use super::request::{ReqFlags, Request};
+use super::slots::{Phase, SlotName, Target};
+
+/// What a future gives back of the request's memory.
+pub trait FromPayload {
+    /// Takes the memory out of the payload. The payload is the one that the request was made with.
+    fn from_payload(payload: Payload) -> Self;
+}
+
+impl FromPayload for Payload {
+    fn from_payload(payload: Payload) -> Payload {
+        payload
+    }
+}
+
+impl FromPayload for () {
+    fn from_payload(_: Payload) {}
+}
+
+impl FromPayload for IoBuf {
+    fn from_payload(payload: Payload) -> IoBuf {
+        match payload {
+            Payload::One(buf) => buf,
+            // A driver gives back what it was given, and the slow path puts a payload together again.
+            Payload::None | Payload::Many(_) => unreachable!("a request of one buffer completes with one buffer"),
+        }
+    }
+}
+
+impl FromPayload for Box<IoVector> {
+    fn from_payload(payload: Payload) -> Box<IoVector> {
+        match payload {
+            Payload::Many(vector) => vector,
+            Payload::None | Payload::One(_) => unreachable!("a request of a vector completes with the vector"),
+        }
+    }
+}
+
+/// A request as a future: resolves to its outcome and its memory.
+///
+/// Nothing happens before the first poll. Once polled, the request runs even if the future is dropped; its memory is
+/// then released when the device is done with it.
+#[must_use = "nothing happens before the first poll"]
+pub struct IoFuture<P> {
+    channel: Rc<ChannelInner>,
+    stage: Stage,
+    memory: PhantomData<fn() -> P>,
+}
+
+enum Stage {
+    Unsent(Request),
+    Waiting(Request),
+    Sent(SlotName),
+    Over,
+}
+
+/// Resolves to a read's outcome and the buffer that was read into.
+pub type ReadAt = IoFuture<IoBuf>;
+/// Resolves to a write's outcome and the buffer that was written.
+pub type WriteAt = IoFuture<IoBuf>;
+/// Resolves to a scattered read's or gathered write's outcome and its vector.
+pub type VectorAt = IoFuture<Box<IoVector>>;
+/// Resolves to the outcome of a request without memory.
+pub type Control = IoFuture<()>;
+
+impl Channel {
+    /// Reads `buf.len()` bytes at `offset` (bytes; any alignment).
+    pub fn read_at(&self, offset: u64, buf: IoBuf) -> ReadAt {
+        IoFuture::new(Rc::clone(self.inner()), Request::read(offset, buf))
+    }
+
+    /// Writes `buf` at `offset` (bytes; any alignment).
+    pub fn write_at(&self, offset: u64, buf: IoBuf) -> WriteAt {
+        IoFuture::new(Rc::clone(self.inner()), Request::write(offset, buf))
+    }
+
+    /// Reads into a vector at `offset` (bytes; any alignment).
+    pub fn readv_at(&self, offset: u64, vector: Box<IoVector>) -> VectorAt {
+        IoFuture::new(Rc::clone(self.inner()), Request::readv(offset, vector))
+    }
+
+    /// Writes a vector at `offset` (bytes; any alignment).
+    pub fn writev_at(&self, offset: u64, vector: Box<IoVector>) -> VectorAt {
+        IoFuture::new(Rc::clone(self.inner()), Request::writev(offset, vector))
+    }
+
+    /// Makes what completed before durable.
+    pub fn flush(&self) -> Control {
+        IoFuture::new(Rc::clone(self.inner()), Request::flush())
+    }
+
+    /// Makes `bytes` bytes at `offset` read as zeroes. With `MAY_UNMAP` the device may deallocate them.
+    pub fn write_zeroes(&self, offset: u64, bytes: u64, flags: ReqFlags) -> Control {
+        IoFuture::new(Rc::clone(self.inner()), Request::write_zeroes(offset, bytes).with_flags(flags))
+    }
+
+    /// Tells the device that `bytes` bytes at `offset` are no longer needed.
+    pub fn discard(&self, offset: u64, bytes: u64) -> Control {
+        IoFuture::new(Rc::clone(self.inner()), Request::discard(offset, bytes))
+    }
+}
+
+impl<P> IoFuture<P> {
+    pub(super) fn new(channel: Rc<ChannelInner>, request: Request) -> IoFuture<P> {
+        IoFuture { channel, stage: Stage::Unsent(request), memory: PhantomData }
+    }
+
+    /// The future of a command that was sent already.
+    pub(super) fn sent(channel: Rc<ChannelInner>, name: SlotName) -> IoFuture<P> {
+        IoFuture { channel, stage: Stage::Sent(name), memory: PhantomData }
+    }
+
+    fn send(&mut self, request: Request, cx: &Context<'_>) {
+        self.stage = match self.channel.enter(request, Target::Future) {
+            Ok(name) => Stage::Sent(name),
+            Err(rejected) => {
+                self.channel.wait_for_slot(cx.waker());
+                Stage::Waiting(rejected.0)
+            }
+        };
+    }
+
+    /// The outcome, if the request has ended; otherwise leaves the waker.
+    fn take(&self, name: SlotName, cx: &Context<'_>) -> Option<(IoResult, Payload)> {
+        let outcome = self.channel.with_state(|state| {
+            let cold = state.slots.cold_mut(name.tag)?;
+            let outcome = cold.outcome.take();
+            match &outcome {
+                Some(_) => state.release(name.tag),
+                None => match &mut cold.waker {
+                    Some(waker) => waker.clone_from(cx.waker()),
+                    none => *none = Some(cx.waker().clone()),
+                },
+            }
+            outcome
+        });
+        if outcome.is_some() {
+            self.channel.run_wakes();
+        }
+        outcome
+    }
+}
+
+impl<P: FromPayload> Future for IoFuture<P> {
+    type Output = (IoResult, P);
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        match std::mem::replace(&mut this.stage, Stage::Over) {
+            Stage::Unsent(request) | Stage::Waiting(request) => this.send(request, cx),
+            stage => this.stage = stage,
+        }
+        let Stage::Sent(name) = this.stage else {
+            assert!(!matches!(this.stage, Stage::Over), "a future is not polled after it was ready");
+            return Poll::Pending;
+        };
+        match this.take(name, cx) {
+            Some((result, payload)) => {
+                this.stage = Stage::Over;
+                Poll::Ready((result, P::from_payload(payload)))
+            }
+            None => Poll::Pending,
+        }
+    }
+}
+
+impl<P> Drop for IoFuture<P> {
+    fn drop(&mut self) {
+        match self.stage {
+            Stage::Waiting(_) => self.channel.pass_slot_on(),
+            Stage::Sent(name) => {
+                let cold = self.channel.with_state(|state| {
+                    let slot = state.slots.get_mut(name.tag)?;
+                    let ended = slot.phase == Phase::Ended;
+                    slot.target = Target::Orphan;
+                    let cold = state.slots.cold_mut(name.tag).map(std::mem::take);
+                    if ended {
+                        state.release(name.tag);
+                    }
+                    cold
+                });
+                // Memory is released, and wakers run, without a borrow.
+                drop(cold);
+                self.channel.run_wakes();
+            }
+            Stage::Unsent(_) | Stage::Over => {}
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! The rules of a node, compiled for one lane: what the fast path asks about each request.
+//!
+//! Invariant: a request that [`Plan::admits`] is, as it stands, a command that the leaf queue may carry out.
+
+use corelane_dma::Payload;
+
+use super::driver::BlockDriver;
+use super::limits::BlockLimits;
+use super::request::{Op, ReqFlags, Request};
+
+/// See the module's documentation.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Plan {
+    align_mask: u64,
+    max_transfer: u64,
+    mem_mask: usize,
+    max_iov: usize,
+    /// Bit *i* is set if operation *i* can take the fast path at all.
+    ops: u8,
+    /// Bit *i* is set if the device has answered that it cannot do operation *i*.
+    unsupported: u8,
+    /// Flags that may go down with each operation.
+    flags: [ReqFlags; Op::COUNT],
+    /// Flags that every write carries.
+    forced: ReqFlags,
+    zeroes: RangeRule,
+    discard: RangeRule,
+}
+
+/// Alignment (in bytes, any number from 1) and bound of write-zeroes or discards.
+#[derive(Clone, Copy, Debug)]
+struct RangeRule {
+    align: u64,
+    max: u64,
+}
+
+impl Plan {
+    /// Compiles `driver`'s rules. `force_fua`: every write must reach stable storage (write-through).
+    pub(super) fn new(driver: &dyn BlockDriver, limits: &BlockLimits, read_only: bool, force_fua: bool) -> Plan {
+        let mut flags = [ReqFlags::empty(); Op::COUNT];
+        let mut ops = 1 << Op::Read as u8 | 1 << Op::Flush as u8;
+        if !read_only {
+            flags[Op::Write as usize] = driver.supported_write_flags();
+            // A write-through write without FUA support costs a flush, which is the slow path's business.
+            if !force_fua || flags[Op::Write as usize].contains(ReqFlags::FUA) {
+                ops |= 1 << Op::Write as u8;
+            }
+            if let (Some(zero_flags), false) = (driver.supported_zero_flags(), force_fua) {
+                // NO_FALLBACK is the block layer's own; it is taken off before the command goes down.
+                flags[Op::WriteZeroes as usize] = zero_flags | ReqFlags::NO_FALLBACK;
+                ops |= 1 << Op::WriteZeroes as u8;
+            }
+            if driver.can_discard() {
+                ops |= 1 << Op::Discard as u8;
+            }
+        }
+        Plan {
+            align_mask: u64::from(limits.request_alignment) - 1,
+            max_transfer: limits.transfer_bound(),
+            mem_mask: limits.min_mem_alignment as usize - 1,
+            max_iov: limits.max_iov as usize,
+            ops,
+            unsupported: 0,
+            flags,
+            forced: if force_fua { ReqFlags::FUA } else { ReqFlags::empty() },
+            zeroes: RangeRule { align: limits.zeroes_alignment().into(), max: limits.zeroes_bound() },
+            discard: RangeRule { align: limits.discard_alignment().into(), max: limits.discard_bound() },
+        }
+    }
+
+    /// Whether the request can go to the device as it stands, on a node of `length` bytes.
+    #[inline]
+    pub(super) fn admits(&self, request: &Request, length: u64) -> bool {
+        let op = request.op as usize;
+        if self.ops >> op & 1 == 0 || !self.flags[op].contains(request.flags) {
+            return false;
+        }
+        match (&request.payload, request.op) {
+            (Payload::One(buf), Op::Read | Op::Write) => {
+                self.fits(request, length) && buf.len() as u64 == request.bytes && self.mem_ok(buf.addr())
+            }
+            (Payload::Many(vector), Op::Read | Op::Write) => {
+                self.fits(request, length)
+                    && vector.len_bytes() as u64 == request.bytes
+                    && vector.segments().len() <= self.max_iov
+                    && vector.is_aligned(self.mem_mask, self.mem_mask)
+            }
+            (Payload::None, Op::Flush) => true,
+            (Payload::None, Op::WriteZeroes) => self.zeroes.fits(request, length),
+            (Payload::None, Op::Discard) => self.discard.fits(request, length),
+            _ => false,
+        }
+    }
+
+    /// The flags that go down with a request that was admitted.
+    #[inline]
+    pub(super) fn leaf_flags(&self, op: Op, flags: ReqFlags) -> ReqFlags {
+        let forced = if op as u8 == Op::Write as u8 { self.forced } else { ReqFlags::empty() };
+        flags.difference(ReqFlags::NO_FALLBACK) | forced
+    }
+
+    /// The device turned out not to support `op`: from now on it is the slow path's.
+    #[cold]
+    pub(super) fn forget(&mut self, op: Op) {
+        self.ops &= !(1 << op as u8);
+        self.unsupported |= 1 << op as u8;
+    }
+
+    /// Whether the device has not yet answered that it cannot do `op`.
+    pub(super) fn may_support(&self, op: Op) -> bool {
+        self.unsupported >> op as u8 & 1 == 0
+    }
+
+    #[inline]
+    fn fits(&self, request: &Request, length: u64) -> bool {
+        (request.offset | request.bytes) & self.align_mask == 0
+            // One comparison for 1..=max: zero wraps around.
+            && request.bytes.wrapping_sub(1) < self.max_transfer
+            && in_range(request, length)
+    }
+
+    #[inline]
+    fn mem_ok(&self, addr: usize) -> bool {
+        addr & self.mem_mask == 0
+    }
+}
+
+impl RangeRule {
+    fn fits(&self, request: &Request, length: u64) -> bool {
+        request.bytes.wrapping_sub(1) < self.max
+            && in_range(request, length)
+            && request.offset.is_multiple_of(self.align)
+            && request.bytes.is_multiple_of(self.align)
+    }
+}
+
+/// Whether the range lies within `length` bytes, without overflow.
+#[inline]
+pub(super) fn in_range(request: &Request, length: u64) -> bool {
+    request.offset <= length && request.bytes <= length - request.offset
+}
