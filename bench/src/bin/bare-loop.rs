@@ -24,7 +24,7 @@ use io_uring::{IoUring, Submitter, opcode, squeue};
 #[path = "bare_loop/measure.rs"]
 mod measure;
 
-use measure::{Histogram, Offsets, TickClock};
+use measure::{Histogram, Offsets};
 
 /// A minimal io_uring loop: what the kernel gives when nothing stands between.
 #[derive(Debug, Parser)]
@@ -98,6 +98,33 @@ fn parse_seconds(text: &str) -> Result<Duration, String> {
         .ok()
         .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
         .ok_or_else(|| format!("{text} is not a number of seconds"))
+}
+
+/// The cheapest clock that the kernel trusts, in ticks; the run's own length turns ticks into nanoseconds afterwards.
+#[derive(Debug, Clone, Copy)]
+struct TickClock {
+    origin: Instant,
+    tsc: bool,
+}
+
+impl TickClock {
+    /// The TSC when the kernel keeps its own time by it (then it is invariant), else `CLOCK_MONOTONIC`.
+    fn new() -> Self {
+        let path = "/sys/devices/system/clocksource/clocksource0/current_clocksource";
+        let tsc = cfg!(target_arch = "x86_64")
+            && std::fs::read_to_string(path).is_ok_and(|name| name.trim() == "tsc");
+        Self { origin: Instant::now(), tsc }
+    }
+
+    #[inline(always)]
+    fn ticks(self) -> u64 {
+        #[cfg(target_arch = "x86_64")]
+        if self.tsc {
+            // SAFETY: RDTSC exists on every x86-64 processor and reads no memory.
+            return unsafe { core::arch::x86_64::_rdtsc() };
+        }
+        u64::try_from(self.origin.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    }
 }
 
 /// One page of buffer memory.

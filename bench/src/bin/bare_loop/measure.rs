@@ -1,36 +1,7 @@
-//! What `bare-loop` measures with: its clock, its latency histogram, its random offsets.
+//! What `bare-loop` counts with: its latency histogram and its random offsets.
 //!
-//! Invariants: a clock read is one RDTSC where the kernel trusts it; recording a latency writes one bucket and two
-//! counters, with no branch on its size; offsets are block-aligned and lie within the blocks given.
-
-use std::time::Instant;
-
-/// The cheapest clock that the kernel trusts, in ticks; the run's own length turns ticks into nanoseconds afterwards.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct TickClock {
-    origin: Instant,
-    tsc: bool,
-}
-
-impl TickClock {
-    /// The TSC when the kernel keeps its own time by it (then it is invariant), else `CLOCK_MONOTONIC`.
-    pub(crate) fn new() -> Self {
-        let path = "/sys/devices/system/clocksource/clocksource0/current_clocksource";
-        let tsc = cfg!(target_arch = "x86_64")
-            && std::fs::read_to_string(path).is_ok_and(|name| name.trim() == "tsc");
-        Self { origin: Instant::now(), tsc }
-    }
-
-    #[inline(always)]
-    pub(crate) fn ticks(self) -> u64 {
-        #[cfg(target_arch = "x86_64")]
-        if self.tsc {
-            // SAFETY: RDTSC exists on every x86-64 processor and reads no memory.
-            return unsafe { core::arch::x86_64::_rdtsc() };
-        }
-        u64::try_from(self.origin.elapsed().as_nanos()).unwrap_or(u64::MAX)
-    }
-}
+//! Invariants: recording a latency writes one bucket and two counters, with no branch on its size; offsets are
+//! block-aligned and lie within the blocks given.
 
 /// Log-linear histogram: exact below 2048 ticks, 1024 buckets per power of two above (0.1 %), up to 2^40 ticks.
 pub(crate) struct Histogram {
