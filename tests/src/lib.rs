@@ -1,0 +1,3 @@
+//! What Corelane's tests share, and the tidy check.
+
+pub mod tidy;
