@@ -8,14 +8,16 @@ use crate::{Lack, skip};
 
 /// A command that runs a program of another project, or `None` after saying that the test is skipped without it.
 pub fn foreign_program(name: &'static str) -> Option<Command> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    match std::env::split_paths(&path).map(|folder| folder.join(name)).find(|file| file.is_file()) {
-        Some(file) => Some(Command::new(file)),
-        None => {
-            skip(Lack::Program(name), "it is not installed");
-            None
-        }
+    let found = find(name);
+    if found.is_none() {
+        skip(Lack::Program(name), "it is not installed");
     }
+    found.map(Command::new)
+}
+
+fn find(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).map(|folder| folder.join(name)).find(|file| file.is_file())
 }
 
 /// A command that runs the binary `name` of this workspace, built from the tree as it is now, in the profile of the
@@ -69,7 +71,7 @@ mod tests {
 
     #[test]
     fn a_program_that_is_not_there_is_none() {
-        assert!(foreign_program("corelane-has-no-such-program").is_none());
+        assert_eq!(find("corelane-has-no-such-program"), None);
         let mut shell = foreign_program("sh").expect("every machine has a shell");
         assert_eq!(run(shell.args(["-c", "echo said"])), "said\n");
     }
