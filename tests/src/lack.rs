@@ -13,13 +13,13 @@ pub enum Lack {
     /// A program of another project, such as fio.
     Program(&'static str),
     /// Loop devices, and the right to set them up.
-    LoopDevices,
+    LoopDevice,
     /// A file system for scratch files that is not in memory.
     OrdinaryFileSystem,
     /// `O_DIRECT` on the scratch files' file system.
     DirectIo,
     /// Huge pages that are free.
-    HugePages,
+    HugePage,
     /// io_uring, which a container or a sysctl may forbid.
     IoUring,
     /// Something that came with a later kernel.
@@ -27,14 +27,14 @@ pub enum Lack {
 }
 
 impl fmt::Display for Lack {
-    /// The word by which `tests/run` knows it.
+    /// The words by which `tests/run` knows it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Lack::Program(name) => name,
-            Lack::LoopDevices => "loop devices",
+            Lack::LoopDevice => "loop device",
             Lack::OrdinaryFileSystem => "ordinary file system",
             Lack::DirectIo => "direct I/O",
-            Lack::HugePages => "huge pages",
+            Lack::HugePage => "huge page",
             Lack::IoUring => "io_uring",
             Lack::Kernel => "kernel",
         })

@@ -33,7 +33,7 @@ impl LoopDevice {
             Ok(output) => String::from_utf8_lossy(&output.stderr).trim().replace('\n', " "),
             Err(err) => format!("losetup: {err}"),
         };
-        skip(Lack::LoopDevices, reason);
+        skip(Lack::LoopDevice, reason);
         None
     }
 
