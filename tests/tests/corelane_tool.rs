@@ -65,7 +65,10 @@ fn info_tells_sizes_and_limits_of_a_file() {
     assert_eq!(info["io_uring"]["available"], true);
 
     let shown = run(own_program("corelane").arg("info").arg(&file));
-    assert!(shown.contains("virtual size: 1 MiB (1048576 bytes)\ndisk size: 8 KiB (8192 bytes)\n"), "{shown}");
+    assert!(
+        shown.contains("virtual size: 1 MiB (1048576 bytes)\ndisk size: 8 KiB (8192 bytes)\n"),
+        "{shown}"
+    );
 }
 
 #[test]
@@ -89,7 +92,10 @@ fn what_cannot_be_opened_is_named() {
         let output = own_program("corelane").arg(subcommand).arg(path).output().unwrap();
         let complaint = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(1), "{complaint}");
-        assert!(complaint.contains(&path.display().to_string()) && complaint.lines().count() == 1, "{complaint}");
+        assert!(
+            complaint.contains(&path.display().to_string()) && complaint.lines().count() == 1,
+            "{complaint}"
+        );
         assert!(output.stdout.is_empty());
     }
 }

@@ -22,7 +22,8 @@ pub fn size(bytes: u64) -> String {
             // Three digits, as `qemu-img` prints them; no trailing zeroes.
             let digits = if scaled < 10.0 { 2 } else { usize::from(scaled < 100.0) };
             let text = format!("{scaled:.digits$}");
-            let text = if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { &text };
+            let text =
+                if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { &text };
             format!("{text} {unit} ({bytes} bytes)")
         }
     }

@@ -14,7 +14,7 @@ mod links;
 mod machine_paths;
 mod module_docs;
 mod tree;
-mod unsafe_code;
+mod unsafety;
 mod words;
 
 use std::fmt;
@@ -53,7 +53,7 @@ pub const RULES: [(&str, Rule); 10] = [
     ("files are short", length::files),
     ("functions are short", length::functions),
     ("nothing is unfinished", words::check),
-    ("unsafe stays in its modules", unsafe_code::check),
+    ("unsafe stays in its modules", unsafety::check),
     ("modules say what they are for", module_docs::check),
     ("dependencies are used", dependencies::used),
     ("packages know only whom they may", dependencies::graph),

@@ -10,9 +10,13 @@ use super::{Config, Finding, RustFile, Tree};
 pub(super) fn check(tree: &Tree, config: &Config) -> Vec<Finding> {
     let mut findings = Vec::new();
     for file in tree.rust().iter().filter(|file| !config.unsafe_modules.contains(&file.path)) {
-        for line in uses(file, &["unsafe", "unsafe_code"]) {
-            let text = format!("unsafe outside the files that {CONFIG_PATH} names: use what they offer");
-            findings.push(Finding::new(&file.path, line, text));
+        let lines = uses(file, &["unsafe", "unsafe_code"]);
+        if let Some(&first) = lines.first() {
+            let text = format!(
+                "unsafe ({} times) outside the files that {CONFIG_PATH} names: use what those offer",
+                lines.len()
+            );
+            findings.push(Finding::new(&file.path, first, text));
         }
     }
     for path in &config.unsafe_modules {
@@ -42,21 +46,25 @@ mod tests {
 
     const SAMPLE: &str = include_str!("samples/unsafe.rs.txt");
 
-    fn lines(text: &str, named: &str) -> Vec<usize> {
+    fn findings(text: &str, named: &str) -> Vec<String> {
         let config = Config::parse(&format!("unsafe_modules = [{named}]"), "").unwrap();
         let tree = Tree::from_samples(&[("a/src/lib.rs", text)]).unwrap();
-        check(&tree, &config).iter().map(|finding| finding.line).collect()
+        check(&tree, &config).iter().map(Finding::to_string).collect()
     }
 
     #[test]
     fn every_form_of_it_is_found_and_its_mention_is_not() {
-        assert_eq!(lines(SAMPLE, ""), [1, 2, 3, 4, 5, 6]);
+        let found = findings(SAMPLE, "");
+        assert!(found.len() == 1 && found[0].starts_with("a/src/lib.rs:1: unsafe (6 times)"), "{found:?}");
+        assert_eq!(findings("/// unsafe\nfn safe() -> &str { \"unsafe\" }", ""), [""; 0]);
     }
 
     #[test]
     fn a_named_file_may_have_it_and_has_to() {
-        assert_eq!(lines(SAMPLE, "'a/src/lib.rs'"), [0; 0]);
-        assert_eq!(lines("fn safe() {}", "'a/src/lib.rs'"), [1]);
-        assert_eq!(lines("fn safe() {}", "'a/src/gone.rs'"), [1]);
+        assert_eq!(findings(SAMPLE, "'a/src/lib.rs'"), [""; 0]);
+        for named in ["'a/src/lib.rs'", "'a/src/gone.rs'"] {
+            let found = findings("fn safe() {}", named);
+            assert!(found.len() == 1 && found[0].contains("has no unsafe: remove it"), "{found:?}");
+        }
     }
 }
