@@ -1,0 +1,3 @@
+//! `corelane-bench`: measures block devices the way fio does, through Corelane's lanes.
+
+pub mod options;
