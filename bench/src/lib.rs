@@ -1,0 +1,4 @@
+//! `corelane-bench`: measures block devices the way fio does, through Corelane's lanes.
+
+pub mod report;
+pub mod stats;
