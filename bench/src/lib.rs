@@ -1,3 +1,5 @@
 //! `corelane-bench`: measures block devices the way fio does, through Corelane's lanes.
 
 pub mod options;
+pub mod report;
+pub mod stats;

@@ -1,0 +1,79 @@
+//! Tests of the writers against fixed runs, and against the installed fio.
+
+use std::fs;
+use std::path::Path;
+
+use super::model::RunReport;
+use super::normal::{BannerJob, banner, normal};
+use super::samples;
+use crate::stats::{Direction, StatsConfig};
+
+/// Normal output with the date, which depends on the time zone, made fixed.
+fn normal_without_date(run: &RunReport) -> String {
+    normal(run).replace(&run.time_text(), "DATE")
+}
+
+/// Compares with the kept text `name`; with `CORELANE_UPDATE_GOLDEN=1` in the environment keeps the new text instead.
+fn assert_golden(name: &str, text: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/report/golden").join(name);
+    if std::env::var_os("CORELANE_UPDATE_GOLDEN").is_some() {
+        fs::write(&path, text).unwrap();
+    }
+    assert_eq!(text, fs::read_to_string(&path).unwrap(), "{} differs", path.display());
+}
+
+#[test]
+fn normal_of_a_mixed_run_in_two_groups() {
+    let mut reader = samples::job("reader", &[Direction::Read], 1000, StatsConfig::default());
+    reader.description = Some("two seconds of reads".into());
+    let everything = StatsConfig { slat_percentiles: true, lat_percentiles: true, ..StatsConfig::default() };
+    let mut mixed = samples::job("mixed", &Direction::ALL, 100_000, everything);
+    mixed.group_id = 1;
+    mixed.error = 5;
+    mixed.error_text = "func=write, error=Input/output error".into();
+    mixed.continue_on_error = true;
+    mixed.stats.errors.record(5);
+    for ns in 0..10 {
+        mixed.stats.record_sync(Some(2_500_000 + ns * 30_000_000));
+    }
+    let run = samples::run(vec![reader, mixed]);
+    assert_golden("mixed.txt", &normal_without_date(&run));
+}
+
+#[test]
+fn normal_of_grouped_jobs() {
+    let jobs = (0..3).map(|_| {
+        let mut job = samples::job("job", &[Direction::Write], 4000, StatsConfig::reduced());
+        job.group_reporting = true;
+        job
+    });
+    let run = samples::run(jobs.collect());
+    assert_golden("grouped.txt", &normal_without_date(&run));
+}
+
+#[test]
+fn a_job_that_did_nothing_prints_no_block() {
+    let run = samples::run(vec![samples::job("idle", &[], 0, StatsConfig::default())]);
+    assert!(!normal(&run).contains("idle"));
+}
+
+#[test]
+fn banner_names_blocks_in_each_direction() {
+    let job = BannerJob {
+        name: "rr".into(),
+        group_id: 0,
+        rw: "randrw".into(),
+        block_bytes: [(4096, 4096), (512, 65536), (4096, 1 << 20)],
+        ioengine: "io_uring".into(),
+        iodepth: 8,
+        numjobs: 2,
+    };
+    assert_eq!(
+        banner(&[job]),
+        format!(
+            "rr: (g=0): rw=randrw, bs=(R) 4096B-4096B, (W) 512B-64.0KiB, (T) 4096B-1024KiB, \
+             ioengine=io_uring, iodepth=8\n...\n{}\nStarting 2 jobs\n",
+            super::VERSION
+        )
+    );
+}
