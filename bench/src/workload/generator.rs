@@ -43,32 +43,36 @@ impl Io {
 #[derive(Clone, Debug)]
 pub struct Generator {
     rng: WorkRng,
-    /// Bytes until the limit; `u64::MAX` at the start stands for no limit (at 100 GB/s it lasts five years).
+    /// Until the limit: bytes in the general plan, I/Os in the lean ones, where all are alike. `u64::MAX` at the start
+    /// stands for no limit (at 100 GB/s it lasts five years).
     left: u64,
+    /// Of a mix, a read when 64 random bits are below this.
+    read_below: u64,
     mix: Mix,
+    /// Of the lean plans: start of the region, and the one block size; of the general plan, the smallest.
+    base: u64,
+    bytes: u32,
     plan: Plan,
     pass_bytes: u64,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Mix {
     Only(Direction),
-    /// A read when 64 random bits are below this.
-    ReadBelow(u64),
-    TrimWrite {
-        trimmed: Option<Io>,
-    },
+    ReadWrite,
 }
 
 /// How blocks are placed; chosen once, so that the usual workloads run a few instructions.
 #[derive(Clone, Debug)]
 enum Plan {
-    /// Random, one size, no map.
-    Uniform { base: u64, slots: u64, align: u64, bytes: u32 },
+    /// Random, one size, no map, one direction.
+    Uniform { slots: u64, align: u64, direction: Direction },
+    /// The same for a mix of reads and writes.
+    UniformMix { slots: u64, align: u64 },
     /// Random, one size, each block once a pass.
-    Permuted { base: u64, bytes: u32, order: Permutation },
-    /// Sequential, one size.
-    Sequential { base: u64, end: u64, bytes: u32, next: [u64; 3] },
+    Permuted(Permutation),
+    /// Sequential, one size; offsets are relative to the base.
+    Sequential { end: u64, next: [u64; 3] },
     /// All else.
     General(Box<General>),
 }
@@ -78,6 +82,9 @@ struct General {
     base: u64,
     end: u64,
     way: Way,
+    trim_write: bool,
+    /// The second half of a trim and write pair, with its charge.
+    trimmed: Option<(Io, u64)>,
     /// By direction; those that the mix never places hold a copy of another's.
     lanes: [Lane; 3],
 }
@@ -106,64 +113,63 @@ impl Generator {
     /// beyond the largest file offset, empty block size tables, parameters out of range, a random map beyond memory.
     pub fn new(config: &WorkloadConfig) -> Result<Self, WorkloadError> {
         let mut rng = WorkRng::new(job_seed(config.seed, config.job_index));
-        let mix = Mix::new(config.operations)?;
+        let (mix, read_below) = mix(config.operations)?;
         let size = config.region.size_bytes;
         check_region(config)?;
         let general = General::new(config, &mut rng)?;
-        let smallest = general.smallest();
-        let pass_bytes = size - size % u64::from(smallest);
-        let plan = general.simplify(config, &mut rng);
-        let left = match config.limit {
+        let bytes = general.smallest();
+        let pass_bytes = size - size % u64::from(bytes);
+        let plan = general.simplify(config, mix, &mut rng);
+        let limit = match config.limit {
             Limit::Endless => u64::MAX,
             Limit::Passes(passes) => pass_bytes.saturating_mul(passes),
             // io_size as a multiple of size means whole passes, also when the last block of a pass is left out.
             Limit::Bytes(bytes) if bytes % size == 0 => pass_bytes.saturating_mul(bytes / size),
             Limit::Bytes(bytes) => bytes,
         };
-        Ok(Self { rng, left, mix, plan, pass_bytes })
+        let left = match plan {
+            Plan::General(_) => limit,
+            _ if config.limit == Limit::Endless => limit,
+            _ => limit.div_ceil(u64::from(bytes)),
+        };
+        Ok(Self { rng, left, read_below, mix, base: config.region.offset_bytes, bytes, plan, pass_bytes })
     }
 
     /// The next I/O, or `None` when the limit is reached.
     #[inline]
     pub fn next_io(&mut self) -> Option<Io> {
-        if self.left == 0 {
-            return None;
+        // The usual plan first, before the others' jump table.
+        if let Plan::Uniform { slots, align, direction } = self.plan {
+            self.left = self.left.checked_sub(1)?;
+            let offset = self.base + self.rng.below(slots) * align;
+            return Some(Io { offset, bytes: self.bytes, direction });
         }
-        let direction = match &mut self.mix {
-            Mix::Only(direction) => *direction,
-            Mix::ReadBelow(bound) if self.rng.bits() < *bound => Direction::Read,
-            Mix::ReadBelow(_) => Direction::Write,
-            Mix::TrimWrite { trimmed } => match trimmed.take() {
-                Some(io) => {
-                    self.left = self.left.saturating_sub(u64::from(io.bytes));
-                    return Some(Io { direction: Direction::Write, ..io });
-                }
-                None => return Some(self.trim_first()),
-            },
+        let direction = match self.mix {
+            Mix::Only(direction) => direction,
+            Mix::ReadWrite if self.rng.bits() < self.read_below => Direction::Read,
+            Mix::ReadWrite => Direction::Write,
         };
-        let (io, charge) = self.plan.place(direction, &mut self.rng);
-        self.left = self.left.saturating_sub(charge);
-        Some(io)
+        self.place(direction)
     }
 
     /// The next I/O of one direction of a read and write mix, whatever `rwmixread` says: for a job whose reads and
     /// writes have different rates. In other workloads the same as [`next_io`](Self::next_io). A sequence made with
     /// this depends on time and cannot be replayed for `verify_only`.
     pub fn next_in(&mut self, direction: Direction) -> Option<Io> {
-        if !matches!(self.mix, Mix::ReadBelow(_)) || direction == Direction::Trim {
-            return self.next_io();
+        match self.mix {
+            Mix::ReadWrite if direction == Direction::Trim => self.next_io(),
+            Mix::ReadWrite => self.place(direction),
+            Mix::Only(_) => self.next_io(),
         }
-        if self.left == 0 {
-            return None;
-        }
-        let (io, charge) = self.plan.place(direction, &mut self.rng);
-        self.left = self.left.saturating_sub(charge);
-        Some(io)
     }
 
     /// Bytes still to issue until the limit; `None` when there is none.
     pub fn left_bytes(&self) -> Option<u64> {
-        (self.left < u64::MAX / 2).then_some(self.left)
+        let bytes = match self.plan {
+            Plan::General(_) => self.left,
+            _ => self.left.saturating_mul(u64::from(self.bytes)),
+        };
+        (bytes < u64::MAX / 2).then_some(bytes)
     }
 
     /// Bytes of one pass: the region without a rest that holds no block.
@@ -171,11 +177,29 @@ impl Generator {
         self.pass_bytes
     }
 
-    fn trim_first(&mut self) -> Io {
-        // Charged when the write is issued: the two are one piece of work.
-        let (io, _) = self.plan.place(Direction::Write, &mut self.rng);
-        self.mix = Mix::TrimWrite { trimmed: Some(io) };
-        Io { direction: Direction::Trim, ..io }
+    #[inline]
+    fn place(&mut self, direction: Direction) -> Option<Io> {
+        let bytes = u64::from(self.bytes);
+        let after = self.left.checked_sub(1)?;
+        let within = match &mut self.plan {
+            Plan::Uniform { slots, align, .. } | Plan::UniformMix { slots, align } => {
+                self.rng.below(*slots) * *align
+            }
+            Plan::Permuted(order) => order.next(&mut self.rng) * bytes,
+            Plan::Sequential { end, next } => {
+                let next = &mut next[direction.index()];
+                let within = *next;
+                *next = if within + bytes == *end { 0 } else { within + bytes };
+                within
+            }
+            Plan::General(general) => {
+                let (io, charge) = general.place(direction, &mut self.rng);
+                self.left = self.left.saturating_sub(charge);
+                return Some(io);
+            }
+        };
+        self.left = after;
+        Some(Io { offset: self.base + within, bytes: self.bytes, direction })
     }
 }
 
@@ -196,49 +220,20 @@ fn check_region(config: &WorkloadConfig) -> Result<(), WorkloadError> {
     }
 }
 
-impl Mix {
-    fn new(operations: Operations) -> Result<Self, WorkloadError> {
-        Ok(match operations {
-            Operations::Read => Mix::Only(Direction::Read),
-            Operations::Write => Mix::Only(Direction::Write),
-            Operations::Trim => Mix::Only(Direction::Trim),
-            Operations::TrimWrite => Mix::TrimWrite { trimmed: None },
-            Operations::ReadWrite { read_percent: percent @ 101.. } => {
-                return Err(WorkloadError::BadMix { percent });
-            }
-            Operations::ReadWrite { read_percent: 100 } => Mix::Only(Direction::Read),
-            Operations::ReadWrite { read_percent } => {
-                Mix::ReadBelow(u64::MAX / 100 * u64::from(read_percent))
-            }
-        })
-    }
-}
-
-impl Plan {
-    /// An I/O of a direction, and how much of the limit it uses up.
-    #[inline]
-    fn place(&mut self, direction: Direction, rng: &mut WorkRng) -> (Io, u64) {
-        match self {
-            Plan::Uniform { base, slots, align, bytes } => {
-                let offset = *base + rng.below(*slots) * *align;
-                (Io { offset, bytes: *bytes, direction }, u64::from(*bytes))
-            }
-            Plan::Permuted { base, bytes, order } => {
-                let offset = *base + order.next(rng) * u64::from(*bytes);
-                (Io { offset, bytes: *bytes, direction }, u64::from(*bytes))
-            }
-            Plan::Sequential { base, end, bytes, next } => {
-                let next = &mut next[direction.index()];
-                let offset = *next;
-                *next += u64::from(*bytes);
-                if *next >= *end {
-                    *next = *base;
-                }
-                (Io { offset, bytes: *bytes, direction }, u64::from(*bytes))
-            }
-            Plan::General(general) => general.place(direction, rng),
+fn mix(operations: Operations) -> Result<(Mix, u64), WorkloadError> {
+    let mix = match operations {
+        Operations::Read => Mix::Only(Direction::Read),
+        Operations::Write | Operations::TrimWrite => Mix::Only(Direction::Write),
+        Operations::Trim => Mix::Only(Direction::Trim),
+        Operations::ReadWrite { read_percent: percent @ 101.. } => {
+            return Err(WorkloadError::BadMix { percent });
         }
-    }
+        Operations::ReadWrite { read_percent: 100 } => Mix::Only(Direction::Read),
+        Operations::ReadWrite { read_percent } => {
+            return Ok((Mix::ReadWrite, u64::MAX / 100 * u64::from(read_percent)));
+        }
+    };
+    Ok((mix, 0))
 }
 
 impl General {
@@ -253,10 +248,17 @@ impl General {
         let lanes = [first?, second?, third?];
         let base = config.region.offset_bytes;
         let end = base + config.region.size_bytes;
-        let mut general = Self { base, end, way: Way::Random, lanes };
+        let mut general = Self {
+            base,
+            end,
+            way: Way::Random,
+            trim_write: config.operations == Operations::TrimWrite,
+            trimmed: None,
+            lanes,
+        };
         if config.order == Order::Sequential {
             general.way = Way::Sequential;
-        } else if config.uses_map() && general.fixed().is_none() {
+        } else if config.uses_map() && (general.trim_write || general.fixed().is_none()) {
             let unit = general.smallest();
             general.way =
                 Way::Mapped { map: FreeMap::new(config.region.size_bytes / u64::from(unit))?, unit };
@@ -277,28 +279,43 @@ impl General {
     }
 
     /// The leaner plan for the usual cases, else itself.
-    fn simplify(self, config: &WorkloadConfig, rng: &mut WorkRng) -> Plan {
-        let Some((bytes, align)) = self.fixed() else {
+    fn simplify(self, config: &WorkloadConfig, mix: Mix, rng: &mut WorkRng) -> Plan {
+        let Some((bytes, align)) = self.fixed().filter(|_| !self.trim_write) else {
             return Plan::General(Box::new(self));
         };
-        let base = self.base;
-        let blocks = (self.end - base) / u64::from(bytes);
+        let size = self.end - self.base;
+        let blocks = size / u64::from(bytes);
         match config.order {
-            Order::Sequential => {
-                Plan::Sequential { base, end: base + blocks * u64::from(bytes), bytes, next: [base; 3] }
-            }
-            Order::Random if config.uses_map() => {
-                Plan::Permuted { base, bytes, order: Permutation::new(blocks, rng) }
-            }
+            Order::Sequential => Plan::Sequential { end: blocks * u64::from(bytes), next: [0; 3] },
+            Order::Random if config.uses_map() => Plan::Permuted(Permutation::new(blocks, rng)),
             Order::Random if config.distribution == Distribution::Uniform => {
-                let slots = (self.end - base - u64::from(bytes)) / align + 1;
-                Plan::Uniform { base, slots, align, bytes }
+                let slots = (size - u64::from(bytes)) / align + 1;
+                match mix {
+                    Mix::Only(direction) => Plan::Uniform { slots, align, direction },
+                    Mix::ReadWrite => Plan::UniformMix { slots, align },
+                }
             }
             Order::Random => Plan::General(Box::new(self)),
         }
     }
 
+    /// An I/O, and how much of the limit it uses up. Out of line: inlined, its size would cost the lean plans their
+    /// registers.
+    #[inline(never)]
     fn place(&mut self, direction: Direction, rng: &mut WorkRng) -> (Io, u64) {
+        if let Some(write) = self.trimmed.take() {
+            return write;
+        }
+        let (io, charge) = self.block(direction, rng);
+        if self.trim_write {
+            // Charged when the write is issued: the two are one piece of work.
+            self.trimmed = Some((io, charge));
+            return (Io { direction: Direction::Trim, ..io }, 0);
+        }
+        (io, charge)
+    }
+
+    fn block(&mut self, direction: Direction, rng: &mut WorkRng) -> (Io, u64) {
         let lane = &mut self.lanes[direction.index()];
         let wanted = lane.sizes.pick(rng);
         let (offset, bytes, charge) = match &mut self.way {

@@ -31,6 +31,8 @@ impl Permutation {
         new
     }
 
+    #[cold]
+    #[inline(never)]
     fn rekey(&mut self, rng: &mut WorkRng) {
         self.multiply = [rng.bits() | 1, rng.bits() | 1, rng.bits() | 1];
         self.add = rng.bits();
