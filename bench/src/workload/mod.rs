@@ -1,0 +1,19 @@
+//! What a job does, without doing it: which I/O comes next, what a write holds and a read must find, when the next I/O
+//! may start. Pure computation over plain data; the runner does the I/O and reads the clock.
+//!
+//! - [`Generator`] makes the sequence of I/Os of a job from a [`WorkloadConfig`].
+
+mod config;
+mod free_map;
+mod generator;
+mod permutation;
+mod rng;
+mod sizes;
+mod skew;
+
+pub use config::{
+    BlockSizes, DEFAULT_SEED, Direction, Distribution, Limit, Operations, Order, PerDirection, Region,
+    WorkloadConfig, WorkloadError,
+};
+pub use generator::{Generator, Io};
+pub use rng::job_seed;
