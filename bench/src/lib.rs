@@ -3,6 +3,4 @@
 pub mod options;
 pub mod report;
 pub mod stats;
-//! The library behind `corelane-bench`, a fio-style measuring tool for block devices.
-
 pub mod workload;
