@@ -82,6 +82,55 @@ pub enum DmaError {
         /// Its length in bytes.
         len_bytes: usize,
     },
+    /// A range that shares bytes with a registered one but is not contained in what is registered.
+    #[error(
+        "cannot register {len_bytes} bytes at {addr:#x}: they overlap the {with_len_bytes} bytes at {with_addr:#x}, which \
+         are registered, without lying within registered memory; register a range of its own, one within that, or both \
+         as one"
+    )]
+    PartialOverlap {
+        /// Where the refused range starts.
+        addr: usize,
+        /// Its length in bytes.
+        len_bytes: usize,
+        /// Where the first registered range that it overlaps starts.
+        with_addr: usize,
+        /// The length of that one in bytes.
+        with_len_bytes: usize,
+    },
+    /// A range that is not registered, or has already been unregistered as often as it was registered.
+    #[error(
+        "{len_bytes} bytes at {addr:#x} are not registered as such; only a range that was registered can be undone"
+    )]
+    NotRegistered {
+        /// Where the range starts.
+        addr: usize,
+        /// Its length in bytes.
+        len_bytes: usize,
+    },
+    /// A range of guest addresses that is not, or not wholly, memory.
+    #[error("guest addresses {guest_addr:#x}+{len_bytes} are not memory of the guest")]
+    NotGuestMemory {
+        /// The first address that is not memory.
+        guest_addr: u64,
+        /// How much of the range is left from there, in bytes.
+        len_bytes: usize,
+    },
+    /// Guest memory that this process may not read and write.
+    #[error(
+        "the guest's memory at {guest_addr:#x}+{len_bytes} is mapped with protection {prot:#x}; it must be readable and \
+         writable ({wanted:#x}) to be used for I/O"
+    )]
+    GuestProtection {
+        /// Where the guest region starts.
+        guest_addr: u64,
+        /// Its length in bytes.
+        len_bytes: usize,
+        /// How it is mapped (mmap(2), `PROT_*`).
+        prot: i32,
+        /// How it has to be.
+        wanted: i32,
+    },
     /// A block pool whose numbers do not fit.
     #[error(
         "a pool of {count} blocks of {block_bytes} bytes is not possible: both must be at least 1 and their product \

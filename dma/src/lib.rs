@@ -5,6 +5,8 @@
 //!   [`IoVector`] is a list of them and [`Payload`] what a request carries. [`BlockPool`] hands them out without
 //!   allocating.
 //! - [`MemRegion`] is memory that can be registered with devices and leased by several lanes.
+//!   [`RegisteredTable`] counts registrations, and [`LookupCache`] is a lane's quick view of it. [`guest`] makes regions of
+//!   a virtual machine's memory.
 //! - [`Arena`] is memory that all lanes read and write, as a RAM disk's.
 //!
 //! The crate knows nothing of requests. Its law is that **no Rust reference exists to memory that a device, a guest,
@@ -13,6 +15,7 @@
 mod arena;
 mod buffer;
 mod error;
+pub mod guest;
 mod hugepages;
 mod iobuf;
 mod mmap;
@@ -20,6 +23,7 @@ mod payload;
 mod pool;
 mod raw;
 mod region;
+mod registered;
 mod vector;
 
 pub use arena::Arena;
@@ -30,4 +34,5 @@ pub use iobuf::IoBuf;
 pub use payload::{Payload, SharedPayload};
 pub use pool::BlockPool;
 pub use region::{MemOwner, MemRegion};
+pub use registered::{Attachment, Hit, LookupCache, Registered, RegisteredTable};
 pub use vector::IoVector;
