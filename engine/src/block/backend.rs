@@ -148,10 +148,7 @@ impl BlockBackend {
     /// When the backend is closed, or the region overlaps one that is registered without lying within it.
     pub async fn register_buf(&self, region: &MemRegion) -> Result<(), BlockError> {
         self.check_open()?;
-        let control = self.node.control();
-        let registered = control.regions.register(region, ())?;
-        let lanes = control.lanes.clone();
-        drop(control);
+        let (registered, lanes) = self.node.register_region(region)?;
         if registered == Registered::New {
             self.tell_lanes(lanes, region, |channel, region| channel.register_region(region)).await;
         }
@@ -163,14 +160,11 @@ impl BlockBackend {
     /// # Errors
     /// When the range is not registered.
     pub async fn unregister_buf(&self, region: &MemRegion) -> Result<(), BlockError> {
-        let control = self.node.control();
-        let unused = control.regions.unregister(region.addr(), region.len())?;
-        let lanes = control.lanes.clone();
-        drop(control);
+        let (unused, lanes) = self.node.unregister_region(region)?;
         if !unused.is_empty() {
             self.drain().await;
         }
-        for (region, ()) in &unused {
+        for region in &unused {
             self.tell_lanes(lanes.clone(), region, |channel, region| {
                 channel.with_state(|state| state.leaf.unregister_buf(region));
             })

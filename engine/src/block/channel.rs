@@ -129,7 +129,7 @@ impl Channel {
 
     /// Submits a request as a future, which waits for a free slot if there is none. Nothing happens before the first
     /// poll. A future that is dropped leaves its request to finish by itself.
-    pub fn start(&self, request: Request) -> IoFuture<Payload> {
+    pub fn start(&self, request: Request) -> IoFuture<(IoResult, Payload)> {
         IoFuture::new(Rc::clone(&self.inner), request)
     }
 

@@ -22,7 +22,7 @@ const BOUNCE_BYTES: usize = 128 << 10;
 const BOUNCE_COUNT: usize = 8;
 
 /// A command in flight.
-pub(super) type Command = IoFuture<Payload>;
+pub(super) type Command = IoFuture<(IoResult, Payload)>;
 
 impl ChannelInner {
     /// Sends a command under an internal slot.

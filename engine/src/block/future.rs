@@ -13,50 +13,52 @@ use super::errno::IoResult;
 use super::request::{ReqFlags, Request};
 use super::slots::{Phase, SlotName, Target};
 
-/// What a future gives back of the request's memory.
-pub trait FromPayload {
-    /// Takes the memory out of the payload. The payload is the one that the request was made with.
-    fn from_payload(payload: Payload) -> Self;
+/// What a future resolves to.
+pub trait Outcome {
+    /// Made of the request's result and of its memory, which is the payload that the request was made with.
+    fn new(result: IoResult, payload: Payload) -> Self;
 }
 
-impl FromPayload for Payload {
-    fn from_payload(payload: Payload) -> Payload {
-        payload
+impl Outcome for IoResult {
+    fn new(result: IoResult, _: Payload) -> IoResult {
+        result
     }
 }
 
-impl FromPayload for () {
-    fn from_payload(_: Payload) {}
+impl Outcome for (IoResult, Payload) {
+    fn new(result: IoResult, payload: Payload) -> (IoResult, Payload) {
+        (result, payload)
+    }
 }
 
-impl FromPayload for IoBuf {
-    fn from_payload(payload: Payload) -> IoBuf {
+impl Outcome for (IoResult, IoBuf) {
+    fn new(result: IoResult, payload: Payload) -> (IoResult, IoBuf) {
         match payload {
-            Payload::One(buf) => buf,
+            Payload::One(buf) => (result, buf),
             // A driver gives back what it was given, and the slow path puts a payload together again.
             Payload::None | Payload::Many(_) => unreachable!("a request of one buffer completes with one buffer"),
         }
     }
 }
 
-impl FromPayload for Box<IoVector> {
-    fn from_payload(payload: Payload) -> Box<IoVector> {
+impl Outcome for (IoResult, Box<IoVector>) {
+    fn new(result: IoResult, payload: Payload) -> (IoResult, Box<IoVector>) {
         match payload {
-            Payload::Many(vector) => vector,
+            Payload::Many(vector) => (result, vector),
             Payload::None | Payload::One(_) => unreachable!("a request of a vector completes with the vector"),
         }
     }
 }
 
-/// A request as a future: resolves to its outcome and its memory.
+/// A request as a future: resolves to its result and, if it has any, its memory.
 ///
 /// Nothing happens before the first poll. Once polled, the request runs even if the future is dropped; its memory is
 /// then released when the device is done with it.
 #[must_use = "nothing happens before the first poll"]
-pub struct IoFuture<P> {
+pub struct IoFuture<O> {
     channel: Rc<ChannelInner>,
     stage: Stage,
-    memory: PhantomData<fn() -> P>,
+    outcome: PhantomData<fn() -> O>,
 }
 
 enum Stage {
@@ -67,13 +69,13 @@ enum Stage {
 }
 
 /// Resolves to a read's outcome and the buffer that was read into.
-pub type ReadAt = IoFuture<IoBuf>;
+pub type ReadAt = IoFuture<(IoResult, IoBuf)>;
 /// Resolves to a write's outcome and the buffer that was written.
-pub type WriteAt = IoFuture<IoBuf>;
+pub type WriteAt = IoFuture<(IoResult, IoBuf)>;
 /// Resolves to a scattered read's or gathered write's outcome and its vector.
-pub type VectorAt = IoFuture<Box<IoVector>>;
+pub type VectorAt = IoFuture<(IoResult, Box<IoVector>)>;
 /// Resolves to the outcome of a request without memory.
-pub type Control = IoFuture<()>;
+pub type Control = IoFuture<IoResult>;
 
 impl Channel {
     /// Reads `buf.len()` bytes at `offset` (bytes; any alignment).
@@ -112,14 +114,14 @@ impl Channel {
     }
 }
 
-impl<P> IoFuture<P> {
-    pub(super) fn new(channel: Rc<ChannelInner>, request: Request) -> IoFuture<P> {
-        IoFuture { channel, stage: Stage::Unsent(request), memory: PhantomData }
+impl<O> IoFuture<O> {
+    pub(super) fn new(channel: Rc<ChannelInner>, request: Request) -> IoFuture<O> {
+        IoFuture { channel, stage: Stage::Unsent(request), outcome: PhantomData }
     }
 
     /// The future of a command that was sent already.
-    pub(super) fn sent(channel: Rc<ChannelInner>, name: SlotName) -> IoFuture<P> {
-        IoFuture { channel, stage: Stage::Sent(name), memory: PhantomData }
+    pub(super) fn sent(channel: Rc<ChannelInner>, name: SlotName) -> IoFuture<O> {
+        IoFuture { channel, stage: Stage::Sent(name), outcome: PhantomData }
     }
 
     fn send(&mut self, request: Request, cx: &Context<'_>) {
@@ -153,8 +155,8 @@ impl<P> IoFuture<P> {
     }
 }
 
-impl<P: FromPayload> Future for IoFuture<P> {
-    type Output = (IoResult, P);
+impl<O: Outcome> Future for IoFuture<O> {
+    type Output = O;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
@@ -169,14 +171,14 @@ impl<P: FromPayload> Future for IoFuture<P> {
         match this.take(name, cx) {
             Some((result, payload)) => {
                 this.stage = Stage::Over;
-                Poll::Ready((result, P::from_payload(payload)))
+                Poll::Ready(O::new(result, payload))
             }
             None => Poll::Pending,
         }
     }
 }
 
-impl<P> Drop for IoFuture<P> {
+impl<O> Drop for IoFuture<O> {
     fn drop(&mut self) {
         match self.stage {
             Stage::Waiting(_) => self.channel.pass_slot_on(),

@@ -26,6 +26,6 @@ pub use channel::{Channel, MAX_DEPTH};
 pub use counters::ChannelStats;
 pub use driver::{BlockDriver, BlockStatus, LeafCommand, LeafCompletion, LeafQueue, StatusFlags, Tag};
 pub use errno::{BlockError, Errno, IoError, IoResult};
-pub use future::{Control, FromPayload, IoFuture, ReadAt, VectorAt, WriteAt};
+pub use future::{Control, IoFuture, Outcome, ReadAt, VectorAt, WriteAt};
 pub use limits::{BlockLimits, LimitsError, MAX_ALIGNMENT, MAX_LENGTH_BYTES, MAX_REQUEST_BYTES};
 pub use request::{Completion, Op, Rejected, ReqFlags, Request};

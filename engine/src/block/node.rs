@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
-use corelane_dma::RegisteredTable;
+use corelane_dma::{DmaError, MemRegion, Registered, RegisteredTable};
 use crossbeam::utils::CachePadded;
 
 use super::driver::BlockDriver;
@@ -127,6 +127,26 @@ impl Node {
     /// The lanes that have a channel on this node now.
     pub(super) fn lanes(&self) -> Vec<LaneEntry> {
         self.control().lanes.clone()
+    }
+
+    /// Counts a registration of `region`; returns whether it is new, and the lanes to tell of it then.
+    pub(super) fn register_region(
+        &self,
+        region: &MemRegion,
+    ) -> Result<(Registered, Vec<LaneEntry>), DmaError> {
+        let control = self.control();
+        let registered = control.regions.register(region, ())?;
+        Ok((registered, control.lanes.clone()))
+    }
+
+    /// Undoes one registration; returns what nobody counts on any more, and the lanes to tell of it.
+    pub(super) fn unregister_region(
+        &self,
+        region: &MemRegion,
+    ) -> Result<(Vec<MemRegion>, Vec<LaneEntry>), DmaError> {
+        let control = self.control();
+        let unused = control.regions.unregister(region.addr(), region.len())?;
+        Ok((unused.into_iter().map(|(region, ())| region).collect(), control.lanes.clone()))
     }
 
     /// Puts a serialising request on `start..end` into the list, behind those that are there. The earlier ones that

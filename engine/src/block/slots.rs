@@ -139,13 +139,6 @@ impl SlotTable {
         SlotName { tag, generation }
     }
 
-    /// Whether `name` still means the request that it was given out for, ended or not.
-    pub(super) fn is_current(&self, name: SlotName) -> bool {
-        self.slots
-            .get(name.tag.0 as usize)
-            .is_some_and(|slot| slot.generation == name.generation && slot.phase != Phase::Free)
-    }
-
     /// Whether the request that `name` was given out for has yet to end.
     pub(super) fn is_active(&self, name: SlotName) -> bool {
         self.slots.get(name.tag.0 as usize).is_some_and(|slot| {
@@ -214,11 +207,11 @@ mod tests {
         let mut table = SlotTable::new(1, 0);
         let tag = start(&mut table, 0, 1, Phase::Tracked);
         let name = table.name(tag);
-        assert!(table.is_current(name));
+        assert!(table.is_active(name));
         table.release(tag);
-        assert!(!table.is_current(name));
+        assert!(!table.is_active(name));
         start(&mut table, 0, 1, Phase::Tracked);
-        assert!(!table.is_current(name));
+        assert!(!table.is_active(name));
     }
 
     #[test]

@@ -246,7 +246,7 @@ impl LeafQueue for TestQueue {
 }
 
 pub fn context() -> AioContext {
-    AioContext::new(AioConfig::default()).expect("an event loop")
+    AioContext::new(&AioConfig::default()).expect("an event loop")
 }
 
 /// A buffer of `len` bytes that starts `skew` bytes after an aligned address.
