@@ -5,6 +5,7 @@
 
 pub mod alloc;
 mod lack;
+pub mod limited;
 mod loop_device;
 mod program;
 mod scratch;

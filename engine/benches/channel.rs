@@ -1,0 +1,133 @@
+//! What the block layer costs above a device that costs nothing: slot table, plan, completions, both faces.
+
+use std::hint::black_box;
+
+use corelane_dma::{Backing, BlockPool, IoBuf, MemRegion, Payload};
+use corelane_engine::aio::{AioConfig, AioContext, Readiness, Wait};
+use corelane_engine::block::{
+    BackendOptions, BlockBackend, BlockDriver, BlockError, BlockLimits, Channel, LeafCommand, LeafCompletion,
+    LeafQueue, ReqFlags, Request, Tag,
+};
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+
+const DEPTH: usize = 32;
+
+/// Completes at once.
+struct Instant;
+
+struct InstantQueue(Vec<LeafCompletion>);
+
+const LIMITS: BlockLimits = BlockLimits {
+    request_alignment: 512,
+    max_transfer: 1 << 20,
+    opt_transfer: 0,
+    max_iov: 128,
+    min_mem_alignment: 4,
+    opt_mem_alignment: 4096,
+    max_pdiscard: 0,
+    pdiscard_alignment: 0,
+    max_pwrite_zeroes: 0,
+    pwrite_zeroes_alignment: 0,
+    max_hw_transfer: 0,
+    max_hw_iov: 0,
+};
+
+impl BlockDriver for Instant {
+    fn format_name(&self) -> &'static str {
+        "instant"
+    }
+
+    fn limits(&self) -> &BlockLimits {
+        &LIMITS
+    }
+
+    fn length(&self) -> Result<u64, BlockError> {
+        Ok(1 << 40)
+    }
+
+    fn supported_zero_flags(&self) -> Option<ReqFlags> {
+        Some(ReqFlags::empty())
+    }
+
+    fn open_queue(&self, _: &AioContext, tags: u32) -> Result<Box<dyn LeafQueue>, BlockError> {
+        Ok(Box::new(InstantQueue(Vec::with_capacity(tags as usize))))
+    }
+}
+
+impl LeafQueue for InstantQueue {
+    fn submit(&mut self, tag: Tag, command: LeafCommand) -> Result<(), LeafCommand> {
+        self.0.push(LeafCompletion { tag, result: Ok(()), payload: command.payload });
+        Ok(())
+    }
+
+    fn commit(&mut self) -> Readiness {
+        if self.0.is_empty() { Readiness::Idle } else { Readiness::Ready }
+    }
+
+    fn reap(&mut self, out: &mut Vec<LeafCompletion>) {
+        if out.is_empty() {
+            std::mem::swap(out, &mut self.0);
+        } else {
+            out.append(&mut self.0);
+        }
+    }
+
+    fn register_buf(&mut self, _: &MemRegion) -> Result<(), BlockError> {
+        Ok(())
+    }
+}
+
+fn channel(ctx: &AioContext) -> Channel {
+    let backend = BlockBackend::new(std::sync::Arc::new(Instant), BackendOptions::default());
+    backend.and_then(|backend| backend.channel(ctx, DEPTH as u32)).expect("a channel")
+}
+
+fn buffers(bytes: usize) -> Vec<IoBuf> {
+    let pool = BlockPool::new(bytes, DEPTH, 4096, Backing::Pages).expect("memory");
+    (0..DEPTH).map(|_| pool.take().expect("a block")).collect()
+}
+
+/// A batch of reads: submit, one turn of the loop, drain.
+fn batches(c: &mut Criterion) {
+    let ctx = AioContext::new(&AioConfig::default()).expect("an event loop");
+    let channel = channel(&ctx);
+    let mut free = buffers(4096);
+    let mut group = c.benchmark_group("channel");
+    group.throughput(Throughput::Elements(DEPTH as u64));
+    group.bench_function("fast batch of 32", |b| {
+        b.iter(|| {
+            for (index, buf) in free.drain(..).enumerate() {
+                let request = Request::read(black_box(index as u64 * 4096), buf).with_token(index as u64);
+                assert!(channel.submit(request).is_ok());
+            }
+            ctx.turn(Wait::No);
+            channel.drain(|completion| {
+                if let Payload::One(buf) = completion.payload {
+                    free.push(buf);
+                }
+            });
+        });
+    });
+    group.finish();
+}
+
+/// One request at a time through a future, and one that the slow path has to pad.
+fn futures(c: &mut Criterion) {
+    let ctx = AioContext::new(&AioConfig::default()).expect("an event loop");
+    let channel = channel(&ctx);
+    let mut buf = buffers(4096).pop();
+    let mut group = c.benchmark_group("channel");
+    for (name, offset) in [("one future", 4096), ("one padded read", 100)] {
+        group.bench_function(name, |b| {
+            b.iter(|| {
+                let (result, back) = ctx.block_on(channel.read_at(offset, buf.take().expect("the buffer")));
+                assert!(result.is_ok());
+                buf = Some(back);
+            });
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, batches, futures);
+criterion_main!(benches);
