@@ -46,7 +46,7 @@ fn vectors(c: &mut Criterion) {
         let mut vector = vector(&region);
         b.iter(|| vector.slice(black_box(SEGMENT_BYTES * 7 + 512), SEGMENT_BYTES * 2).expect("within"));
     });
-    group.bench_function("share and slice across 3 segments", |b| {
+    group.bench_function("slice of a shared payload across 3 segments", |b| {
         let shared = Payload::from(vector(&region)).share();
         b.iter(|| shared.slice(black_box(SEGMENT_BYTES * 7 + 512), SEGMENT_BYTES * 2).expect("within"));
     });

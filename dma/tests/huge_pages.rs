@@ -154,7 +154,7 @@ fn a_pool_cuts_huge_pages_into_blocks() {
 }
 
 #[test]
-fn an_arena_discards_huge_pages() {
+fn an_arena_of_huge_pages_zeroes_and_keeps_them() {
     with_pages(4, |page_bytes| {
         let region = Rc::new(MemRegion::from_buffer(huge(page_bytes, Backing::MemfdHuge)?));
         let mut whole = Payload::from(IoBuf::lease(&region, 0, page_bytes)?);
