@@ -1,7 +1,7 @@
 //! Huge pages for real: what they give, how a refusal reads, and the fall-back.
 //!
 //! A test that needs huge pages raises vm.nr_hugepages for its duration, one test at a time on the whole machine, and puts
-//! the old value back. Where that is not possible (no root, no memory) it prints `SKIPPED: reason`.
+//! the old value back. Where that is not possible (no root, no memory) it prints `SKIPPED: huge page: reason`.
 
 use std::fs::{self, File};
 use std::rc::Rc;
@@ -12,6 +12,9 @@ use corelane_dma::{Arena, Backing, BlockPool, DmaBuffer, DmaError, HugePages, Io
 use rustix::fs::{FlockOperation, flock};
 
 const SYSCTL: &str = "/proc/sys/vm/nr_hugepages";
+
+/// What other tests of this machine may take meanwhile.
+const SPARE_PAGES: usize = 16;
 
 /// The machine's huge pages, for this test alone, with some more of them.
 struct Lent {
@@ -33,6 +36,7 @@ impl Lent {
     fn pages(pages: usize) -> Result<Lent, String> {
         let lock = Lent::lock()?;
         let before = HugePages::probe().map_err(|e| e.to_string())?;
+        let (needed, pages) = (pages, pages + SPARE_PAGES);
         if before.available_pages() >= pages {
             return Ok(Lent { old: None, _lock: lock });
         }
@@ -41,8 +45,11 @@ impl Lent {
         fs::write(SYSCTL, wanted.to_string()).map_err(|e| format!("{SYSCTL}: {e}"))?;
         let lent = Lent { old: Some(old), _lock: lock };
         let now = HugePages::probe().map_err(|e| e.to_string())?;
-        if now.available_pages() < pages {
-            return Err(format!("the kernel made only {} of {pages} huge pages free", now.available_pages()));
+        if now.available_pages() < needed {
+            return Err(format!(
+                "the kernel made only {} of {needed} huge pages free",
+                now.available_pages()
+            ));
         }
         Ok(lent)
     }
@@ -72,7 +79,7 @@ fn with_pages(pages: usize, test: impl FnOnce(usize) -> Result<(), DmaError>) {
 
 #[allow(clippy::print_stdout)] // It is how a test says that it was skipped.
 fn skipped(reason: &str) {
-    println!("SKIPPED: {reason}");
+    println!("SKIPPED: huge page: {reason}");
 }
 
 /// A buffer of huge pages; the error is only ever that there are none.
@@ -237,7 +244,8 @@ fn the_fall_back_works_says_why_and_warns_once() {
         Ok(pages) if overcommit.trim() == "0" => pages,
         _ => return skipped("the kernel has no huge pages, or makes them as they are needed"),
     };
-    let len = (pages.free_pages + 1) * pages.page_bytes;
+    // More than there are, so that it does not matter who takes or gives back some meanwhile.
+    let len = (pages.total_pages + 1) * pages.page_bytes;
     let cases = [
         (Backing::HugePages, Backing::Pages),
         (Backing::MemfdHuge, Backing::Memfd),
