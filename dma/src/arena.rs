@@ -75,7 +75,7 @@ impl Arena {
         if range.len() >= RELEASE_MIN_BYTES { self.release(range) } else { range.fill(0, range.len(), 0) }
     }
 
-    /// Makes `len_bytes` bytes at `offset_bytes` zero, and gives whole pages among them back to the system.
+    /// Makes `len_bytes` bytes at `offset_bytes` zero, and gives whole ordinary pages among them back to the system.
     ///
     /// # Errors
     /// [`DmaError::OutOfBounds`], and nothing is written.
@@ -84,12 +84,17 @@ impl Arena {
     }
 
     /// Gives the pages that lie within `range` back, and writes zeroes to the rest of it.
+    ///
+    /// Huge pages are kept and written: the promise of the kernel to have them goes with them (before Linux 6.9 for
+    /// private mappings, always for a memfd), and the next access would be a SIGBUS if somebody else took them meanwhile.
     fn release(&self, range: RawSpan) -> Result<(), DmaError> {
+        if self.buffer.backing().is_huge() {
+            return range.fill(0, range.len(), 0);
+        }
         let page_bytes = self.buffer.page_bytes();
         let head = range.len().min(range.addr().next_multiple_of(page_bytes) - range.addr());
         let pages = (range.len() - head) / page_bytes * page_bytes;
         range.fill(0, head, 0)?;
-        // A refusal (an old kernel that cannot do it for huge pages) leaves the pages as they are.
         if pages > 0 && !self.buffer.release_pages(range.part(head, pages)?) {
             range.fill(head, pages, 0)?;
         }

@@ -20,6 +20,24 @@ use crate::raw::RawSpan;
 use crate::region::MemRegion;
 
 /// A piece of memory that a device may read or write while a request is in flight. Belongs to one lane.
+///
+/// ```
+/// use corelane_dma::{Backing, BlockPool, DmaError};
+///
+/// let pool = BlockPool::new(4096, 8, 4096, Backing::Pages)?;
+/// let mut buf = pool.take().expect("none is out yet");
+/// buf.as_mut_slice().expect("a block is exclusive").fill(1);
+/// buf.set_len(512)?; // for a request of 512 bytes
+/// assert_eq!((buf.len(), buf.capacity()), (512, 4096));
+/// # Ok::<(), DmaError>(())
+/// ```
+///
+/// It stays in its lane, since what keeps the memory is counted without atomics:
+///
+/// ```compile_fail,E0277
+/// fn to_another_thread<T: Send>() {}
+/// to_another_thread::<corelane_dma::IoBuf>();
+/// ```
 pub struct IoBuf {
     span: RawSpan,
     lease: Lease,

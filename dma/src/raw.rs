@@ -153,22 +153,23 @@ mod portable {
     /// # Safety
     /// As [`super::copy`].
     pub(super) unsafe fn copy(from: *const u8, to: *mut u8, len: usize) {
-        let mut done = 0;
         let alike = (from as usize) % WORD == (to as usize) % WORD;
+        let mut done = 0;
         while done < len {
-            let word = alike && (to as usize + done) % WORD == 0 && len - done >= WORD;
-            // SAFETY: `done` plus the step is within `len`, so both pointers stay in the caller's ranges; words are
-            // touched only where both addresses are aligned to them, and every access is atomic.
-            unsafe {
-                let (from, to) = (from.add(done).cast_mut(), to.add(done));
-                if word {
-                    let value = AtomicU64::from_ptr(from.cast()).load(Relaxed);
-                    AtomicU64::from_ptr(to.cast()).store(value, Relaxed);
-                } else {
-                    AtomicU8::from_ptr(to).store(AtomicU8::from_ptr(from).load(Relaxed), Relaxed);
-                }
+            let (from, to) = (from.wrapping_add(done).cast_mut(), to.wrapping_add(done));
+            if alike && (to as usize).is_multiple_of(WORD) && len - done >= WORD {
+                // SAFETY: a word from `done` on is within the caller's range and aligned; all accesses are atomic.
+                let (from, to) = (from.cast::<u64>(), unsafe { AtomicU64::from_ptr(to.cast()) });
+                // SAFETY: as above, and `from` is aligned as `to` is.
+                to.store(unsafe { AtomicU64::from_ptr(from) }.load(Relaxed), Relaxed);
+                done += WORD;
+            } else {
+                // SAFETY: byte `done` is within the caller's range; all accesses are atomic.
+                let to = unsafe { AtomicU8::from_ptr(to) };
+                // SAFETY: as above.
+                to.store(unsafe { AtomicU8::from_ptr(from) }.load(Relaxed), Relaxed);
+                done += 1;
             }
-            done += if word { WORD } else { 1 };
         }
     }
 
@@ -177,7 +178,7 @@ mod portable {
     pub(super) unsafe fn fill(to: *mut u8, len: usize, byte: u8) {
         for i in 0..len {
             // SAFETY: `i` is below `len`, so the pointer stays in the caller's range; the access is atomic.
-            unsafe { AtomicU8::from_ptr(to.add(i)).store(byte, Relaxed) };
+            unsafe { AtomicU8::from_ptr(to.wrapping_add(i)) }.store(byte, Relaxed);
         }
     }
 }
@@ -198,17 +199,20 @@ mod tests {
         for len in [0, 1, 7, 8, 9, 63, 64, 200] {
             for (from_at, to_at) in [(0, 0), (1, 1), (3, 5), (8, 0)] {
                 let from = pattern(from_at + len);
+                let from = &from[from_at..];
                 let mut expected = vec![0xEE; to_at + len + 16];
-                expected[to_at..to_at + len].copy_from_slice(&from[from_at..]);
+                expected[to_at..to_at + len].copy_from_slice(from);
 
                 let mut to = vec![0xEE; to_at + len + 16];
-                // SAFETY: both vectors hold `len` bytes from these offsets on.
-                unsafe { copy(from.as_ptr().add(from_at), to.as_mut_ptr().add(to_at), len) };
+                let place = to[to_at..].as_mut_ptr();
+                // SAFETY: both slices hold `len` bytes.
+                unsafe { copy(from.as_ptr(), place, len) };
                 assert_eq!(to, expected);
 
                 to.fill(0xEE);
+                let place = to[to_at..].as_mut_ptr();
                 // SAFETY: as above.
-                unsafe { portable::copy(from.as_ptr().add(from_at), to.as_mut_ptr().add(to_at), len) };
+                unsafe { portable::copy(from.as_ptr(), place, len) };
                 assert_eq!(to, expected);
             }
         }
@@ -220,12 +224,14 @@ mod tests {
             let mut expected = vec![1u8; len + 10];
             expected[5..5 + len].fill(0xA5);
             let mut to = vec![1u8; len + 10];
-            // SAFETY: the vector holds `len` bytes from byte 5 on.
-            unsafe { fill(to.as_mut_ptr().add(5), len, 0xA5) };
+            let place = to[5..].as_mut_ptr();
+            // SAFETY: the slice holds more than `len` bytes.
+            unsafe { fill(place, len, 0xA5) };
             assert_eq!(to, expected);
             to.fill(1);
+            let place = to[5..].as_mut_ptr();
             // SAFETY: as above.
-            unsafe { portable::fill(to.as_mut_ptr().add(5), len, 0xA5) };
+            unsafe { portable::fill(place, len, 0xA5) };
             assert_eq!(to, expected);
         }
     }

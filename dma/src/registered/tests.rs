@@ -28,15 +28,18 @@ fn cells(memory: &MemRegion, start: usize, count: usize) -> MemRegion {
     memory.part(start * CELL, count * CELL).unwrap()
 }
 
+/// First cell and number of cells.
+type Range = (usize, usize);
+
 /// Every cell knows its entry; every entry knows its first cell, its value and the ranges that count on it.
 struct Model {
     owner: [Option<usize>; CELLS],
-    entries: Vec<(usize, usize, Vec<(usize, usize)>)>,
-    ranges: Vec<(usize, usize)>,
+    entries: Vec<(usize, usize, Vec<Range>)>,
+    ranges: Vec<Range>,
 }
 
 impl Model {
-    fn register(&mut self, range: (usize, usize), value: usize) -> Option<Registered> {
+    fn register(&mut self, range: Range, value: usize) -> Option<Registered> {
         let owners = &self.owner[range.0..range.0 + range.1];
         let result = if owners.iter().all(Option::is_none) {
             let id = self.entries.len();
@@ -56,7 +59,7 @@ impl Model {
     }
 
     /// How many entries went.
-    fn unregister(&mut self, range: (usize, usize)) -> Option<usize> {
+    fn unregister(&mut self, range: Range) -> Option<usize> {
         let at = self.ranges.iter().position(|&r| r == range)?;
         self.ranges.remove(at);
         let mut gone = 0;
@@ -73,7 +76,7 @@ impl Model {
     }
 
     /// The value of the range's first byte, if the values of all its cells follow one another.
-    fn lookup(&self, range: (usize, usize)) -> Option<usize> {
+    fn lookup(&self, range: Range) -> Option<usize> {
         let value = |cell: usize| {
             let (first, value, _) = &self.entries[self.owner[cell]?];
             Some(value + (cell - first) * CELL)
@@ -83,7 +86,7 @@ impl Model {
     }
 }
 
-fn a_range() -> impl Strategy<Value = (usize, usize)> {
+fn a_range() -> impl Strategy<Value = Range> {
     (0..CELLS, 1..12usize).prop_map(|(start, count)| (start, count.min(CELLS - start)))
 }
 

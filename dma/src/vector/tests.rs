@@ -50,7 +50,7 @@ fn lens() -> impl Strategy<Value = Vec<usize>> {
 }
 
 /// One operation; positions are fractions, so that each fits whatever length the vector has by then.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 enum Step {
     Write(f64, f64, u8),
     Fill(f64, f64, u8),
