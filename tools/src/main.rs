@@ -56,7 +56,7 @@ enum Form {
 impl Image {
     fn open(&self) -> Result<FileDriver, BlockError> {
         let locking = if self.force_share { Locking::Off } else { Locking::Auto };
-        FileDriver::open(FileOptions::new(&self.file).read_only(true).cache(self.cache).locking(locking))
+        FileDriver::open(&FileOptions::new(&self.file).read_only(true).cache(self.cache).locking(locking))
     }
 }
 
