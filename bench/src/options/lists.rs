@@ -256,10 +256,10 @@ fn pareto(h: f64, center: Option<f64>) -> Result<Distribution, Problem> {
 }
 
 fn normal(deviation: Option<f64>, center: Option<f64>) -> Result<Distribution, Problem> {
-    let right = "per cent from 0 to below 100 is right, such as normal:20";
+    let right = "per cent above 0 and below 100 is right, such as normal:20";
     match deviation {
         None => Err(Problem::new("the deviation is missing", right)),
-        Some(deviation_percent) if (0.0..100.0).contains(&deviation_percent) => {
+        Some(deviation_percent) if deviation_percent > 0.0 && deviation_percent < 100.0 => {
             Ok(Distribution::Normal { deviation_percent, center })
         }
         Some(deviation) => Err(Problem::new(format!("the deviation is {deviation}"), right)),

@@ -30,6 +30,8 @@ pub enum Kind {
     Triple {
         /// Smallest.
         min: u64,
+        /// Largest.
+        max: u64,
     },
     /// Bytes or a percentage.
     Extent {
@@ -131,7 +133,9 @@ impl Kind {
             Kind::Flag => Value::Flag(flag(text)?),
             Kind::Count { min, max } => Value::Number(count(text, kb_base, min, max)?),
             Kind::Bytes { min } => Value::Number(at_least(text, kb_base, min)?),
-            Kind::Triple { min } => Value::Triple(lists::triple(text, |part| at_least(part, kb_base, min))?),
+            Kind::Triple { min, max } => {
+                Value::Triple(lists::triple(text, |part| count(part, kb_base, min, max))?)
+            }
             Kind::Extent { .. } => Value::Extent(self.parse_extent(text, kb_base)?),
             Kind::Time { bare, min_us } => Value::Time(time(text, bare, min_us)?),
             Kind::Percentile => Value::Float(lists::percentile(text)?),
@@ -201,8 +205,11 @@ impl Kind {
             Kind::Count { min, max: u64::MAX } => format!("whole number, at least {min}"),
             Kind::Count { min, max } => format!("whole number, {min} to {max}"),
             Kind::Bytes { min } => format!("bytes, at least {}", k(min)),
-            Kind::Triple { min } => {
+            Kind::Triple { min, max: u64::MAX } => {
                 format!("whole number, at least {min}; one to three of them: reads, writes, trims")
+            }
+            Kind::Triple { min, max } => {
+                format!("whole number, {min} to {}; one to three of them: reads, writes, trims", k(max))
             }
             Kind::Extent { min_bytes, min_percent, max_percent: u32::MAX } => {
                 format!("bytes, at least {}, or a percentage, at least {min_percent}%", k(min_bytes))
@@ -296,7 +303,10 @@ fn choice(text: &str, words: &'static [Word]) -> Result<&'static str, Problem> {
     let (before, modifier) = text.split_once(':').unwrap_or((text, ""));
     if names.contains(&before) {
         // fio's rw=randread:8 and the like.
-        return Err(Problem::new(format!("the modifier :{modifier} is not known here"), format!("{before} is right")));
+        return Err(Problem::new(
+            format!("the modifier :{modifier} is not known here"),
+            format!("{before} is right"),
+        ));
     }
     Err(Problem::new(
         "not one of the words that the option takes",

@@ -203,7 +203,7 @@ pub(super) const WORKLOAD: &[OptionDef] = &[
     ),
     workload(
         "ba",
-        Kind::Triple { min: 1 },
+        Kind::Triple { min: 1, max: 1 << 30 },
         Fallback::Means("the smallest block size"),
         "Random offsets are multiples of this. Turns the random map off.",
     )

@@ -27,10 +27,15 @@ const MICROSECONDS: Kind = Kind::Time { bare: TimeUnit::Microseconds, min_us: 0 
 
 /// Options of [`Group::Pace`].
 pub(super) const PACE: &[OptionDef] = &[
-    pace("rate", Kind::Triple { min: 0 }, NO_LIMIT, "Bytes per second at most, for each clone; 0: no limit."),
+    pace(
+        "rate",
+        Kind::Triple { min: 0, max: u64::MAX },
+        NO_LIMIT,
+        "Bytes per second at most, for each clone; 0: no limit.",
+    ),
     pace(
         "rate_iops",
-        Kind::Triple { min: 0 },
+        Kind::Triple { min: 0, max: u64::MAX },
         NO_LIMIT,
         "Requests per second at most, for each clone; 0: no limit.",
     ),

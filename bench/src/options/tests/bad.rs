@@ -49,6 +49,8 @@ fn values_out_of_range_or_form() {
         ("--random_distribution=zipf:1", &["theta is 1"]),
         ("--random_distribution=zipf:nan", &["nan is no number"]),
         ("--random_distribution=pareto:1.5", &["between 0 and 1"]),
+        ("--rw=randread --ba=2g", &["ba=2g", "1 to 1073741824"]),
+        ("--random_distribution=normal:0", &["deviation is 0"]),
         ("--random_distribution=normal", &["deviation is missing"]),
         ("--random_distribution=normal:20:2", &["centre is 2"]),
         ("--random_distribution=zoned:50/5:50/95", &["random, zipf"]),
