@@ -5,9 +5,11 @@
 
 pub mod disk;
 mod json;
+pub mod log;
 mod model;
 mod normal;
 pub mod number;
+pub mod status;
 mod terse;
 
 pub use disk::{DiskCounters, DiskUse, DiskWatch};
