@@ -31,7 +31,7 @@ pub use job::{DirectionStats, ErrorCount, JobStats, SyncStats};
 pub use latency::{Latency, LatencyBin, MAX_LATENCY_NS};
 pub use live::{LiveCounters, LiveTotals};
 pub use moments::Moments;
-pub use rate::{RateSampler, RateStats, RateWindow};
+pub use rate::{RatePoint, RateSampler, RateSeries, RateStats, RateWindow};
 
 #[cfg(test)]
 mod tests;
