@@ -19,6 +19,7 @@ mod ring;
 mod shared;
 mod signal;
 mod task;
+mod thread;
 mod timer;
 mod wake;
 
@@ -31,4 +32,5 @@ pub use poller::{Poller, PollerId, Readiness};
 pub use ring::{CqeSink, FixedFile, MAX_BUFFER_BYTES, PlainOp, Ring, RingConfig, SetupFlags, SinkId};
 pub use shared::LaneId;
 pub use task::JoinHandle;
+pub use thread::{IoThread, offload};
 pub use timer::{Sleep, TimerId};
