@@ -2,6 +2,7 @@
 //! may start. Pure computation over plain data; the runner does the I/O and reads the clock.
 //!
 //! - [`Generator`] makes the sequence of I/Os of a job from a [`WorkloadConfig`].
+//! - [`Verifier`] fills the blocks of a verified job and checks them.
 
 mod config;
 mod free_map;
@@ -10,6 +11,7 @@ mod permutation;
 mod rng;
 mod sizes;
 mod skew;
+mod verify;
 
 pub use config::{
     BlockSizes, DEFAULT_SEED, Direction, Distribution, Limit, Operations, Order, PerDirection, Region,
@@ -17,3 +19,7 @@ pub use config::{
 };
 pub use generator::{Generator, Io};
 pub use rng::job_seed;
+pub use verify::{
+    BlockStamp, Difference, Fault, HEADER_BYTES, Header, HeaderFault, HeaderScan, MAX_PATTERN_BYTES, Pattern,
+    PatternError, Scanned, Verifier, VerifierError, VerifyError, VerifyKind,
+};
