@@ -25,7 +25,7 @@ pub struct WorkloadSpec {
     pub read_percent: u8,
     /// Block sizes (`bs`, `bsrange`, `bssplit`).
     pub blocks: PerDirection<BlockSizes>,
-    /// Random offsets are multiples of this many bytes (`ba`), at least 1; `None`: of the smallest block size.
+    /// Random offsets are multiples of this many bytes (`ba`), 1 byte to 1 GiB, counted from the region's start; `None`: of the smallest block size.
     pub align_bytes: PerDirection<Option<u64>>,
     /// Length of the region that the job works in (`size`), from the offset on; `None`: to the end of the file.
     /// Percentages are of the file's length.
@@ -126,7 +126,7 @@ impl RwMode {
     }
 }
 
-/// The block sizes of one direction, bytes, at least 1.
+/// The block sizes of one direction, 1 byte to 1 GiB.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum BlockSizes {
     /// Always the same.
@@ -184,7 +184,7 @@ pub enum Distribution {
     },
     /// Gauss' law.
     Normal {
-        /// Standard deviation as per cent of the region, from 0 to less than 100.
+        /// Standard deviation as per cent of the region, between 0 and 100 exclusive.
         deviation_percent: f64,
         /// See the type.
         center: Option<f64>,

@@ -1,0 +1,120 @@
+//! Options in a job's own section that could do nothing there: refused, because none is ignored in silence.
+//!
+//! Options for all jobs are not looked at: they may be meant for some of the jobs. Nor is an option that says what
+//! holds anyway.
+
+use super::super::error::OptionError;
+use super::super::spec::{Access, CompletionPolling, DirectionMix, EngineKind, JobSpec};
+use super::view::{View, default_of};
+
+/// Options, whether they can have an effect in this job, and what would give them one.
+type Need = (&'static [&'static str], fn(&JobSpec) -> bool, &'static str);
+
+const NEEDS: &[Need] = &[
+    (
+        &[
+            "direct",
+            "buffered",
+            "sync",
+            "cache",
+            "locking",
+            "unlink",
+            "fixedbufs",
+            "registerfiles",
+            "hipri",
+            "sqthread_poll",
+            "sqthread_poll_cpu",
+        ],
+        |job| job.target.engine == EngineKind::IoUring,
+        "it concerns files and needs ioengine=io_uring",
+    ),
+    (&["sqthread_poll_cpu"], |job| job.target.sq_thread.is_some(), "it needs sqthread_poll=1"),
+    (
+        &["poll_max_ns"],
+        |job| matches!(job.target.polling, CompletionPolling::Adaptive { .. }),
+        "it needs poll=adaptive",
+    ),
+    (
+        &["rwmixread", "rwmixwrite"],
+        |job| job.workload.rw.mix == DirectionMix::ReadWrite,
+        "it needs rw=rw or rw=randrw",
+    ),
+    (
+        &["ba", "random_distribution", "norandommap"],
+        |job| job.workload.rw.random,
+        "it needs random offsets, such as rw=randread",
+    ),
+    (
+        &["sync", "fsync", "fdatasync", "end_fsync"],
+        |job| job.workload.rw.uses(Access::Write) || job.workload.rw.uses(Access::Trim),
+        "it needs an rw that writes",
+    ),
+    (&["thinktime_spin", "thinktime_blocks"], |job| job.pace.think_time.is_some(), "it needs thinktime=TIME"),
+    (
+        &["latency_window", "latency_percentile"],
+        |job| job.pace.latency_target.is_some(),
+        "it needs latency_target=TIME",
+    ),
+    (
+        &["do_verify", "verify_only", "verify_pattern", "verify_fatal", "verify_backlog"],
+        |job| job.verify.is_some(),
+        "it needs verify=METHOD, such as verify=crc32c",
+    ),
+    (
+        &["verify_fatal", "verify_backlog"],
+        |job| job.verify.as_ref().is_none_or(|verify| verify.do_verify),
+        "it needs do_verify=1",
+    ),
+    (
+        &["verify_backlog"],
+        |job| job.verify.as_ref().is_none_or(|verify| !verify.only),
+        "nothing is written with verify_only",
+    ),
+    (
+        &["slat_percentiles"],
+        |job| job.measure.slat,
+        "it needs submission latencies: no disable_slat, no gtod_reduce",
+    ),
+    (
+        &["clat_percentiles"],
+        |job| job.measure.clat,
+        "it needs completion latencies: no disable_clat, no gtod_reduce",
+    ),
+    (&["lat_percentiles"], |job| job.measure.lat, "it needs total latencies: no disable_lat, no gtod_reduce"),
+    (
+        &["percentile_list", "write_lat_log"],
+        takes_latencies,
+        "it needs latencies: no gtod_reduce, not all disabled",
+    ),
+    (
+        &["log_avg_msec"],
+        |job| job.logs.bandwidth.is_some() || job.logs.iops.is_some() || job.logs.latency.is_some(),
+        "it needs write_bw_log, write_iops_log or write_lat_log",
+    ),
+];
+
+fn takes_latencies(job: &JobSpec) -> bool {
+    job.measure.slat || job.measure.clat || job.measure.lat
+}
+
+/// Refuses options of the job's own section that could do nothing.
+///
+/// # Errors
+/// The first such option.
+pub fn own_options(view: &View, job: &JobSpec) -> Result<(), OptionError> {
+    for (names, can_matter, right) in NEEDS {
+        if can_matter(job) {
+            continue;
+        }
+        let own = names
+            .iter()
+            .filter_map(|name| view.last(name))
+            .find(|given| given.own && default_of(given.name).as_ref() != Some(&given.value));
+        if let Some(given) = own {
+            return Err(
+                view.contradiction(format!("{}={} has no effect here", given.name, given.text), *right)
+            );
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,310 @@
+//! Options of device, requests, amount and depth.
+
+use super::super::units::TimeUnit;
+use super::super::value::{Kind, Word};
+use super::{Fallback, Group, OptionDef};
+
+const fn target(name: &'static str, kind: Kind, default: Fallback, help: &'static str) -> OptionDef {
+    OptionDef::new(Group::Target, name, kind, default, help)
+}
+
+const fn workload(name: &'static str, kind: Kind, default: Fallback, help: &'static str) -> OptionDef {
+    OptionDef::new(Group::Workload, name, kind, default, help)
+}
+
+const fn extent(name: &'static str, kind: Kind, default: Fallback, help: &'static str) -> OptionDef {
+    OptionDef::new(Group::Extent, name, kind, default, help)
+}
+
+const fn depth(name: &'static str, kind: Kind, default: Fallback, help: &'static str) -> OptionDef {
+    OptionDef::new(Group::Depth, name, kind, default, help)
+}
+
+const fn word(word: &'static str, help: &'static str) -> Word {
+    Word { word, means: word, help }
+}
+
+const fn synonym(word: &'static str, means: &'static str, help: &'static str) -> Word {
+    Word { word, means, help }
+}
+
+const OFF: Fallback = Fallback::Is("0");
+const ANY: Kind = Kind::Count { min: 0, max: u64::MAX };
+const U32: Kind = Kind::Count { min: 0, max: u32::MAX as u64 };
+const PERCENT: Kind = Kind::Count { min: 0, max: 100 };
+const SHARE: Kind = Kind::Extent { min_bytes: 1, min_percent: 1, max_percent: 100 };
+const POSITION: Kind = Kind::Extent { min_bytes: 0, min_percent: 0, max_percent: 100 };
+
+/// Options of [`Group::Target`].
+pub(super) const TARGET: &[OptionDef] = &[
+    target(
+        "ioengine",
+        Kind::Choice(&[
+            word("io_uring", "Files and block devices through io_uring."),
+            word("null", "Completes at once, reads as zeroes, stores nothing."),
+            word("mem", "A RAM disk of the job's size, gone when the job ends."),
+        ]),
+        Fallback::Is("io_uring"),
+        "Which driver serves the requests. fio's default is psync.",
+    ),
+    target(
+        "filename",
+        Kind::Names,
+        Fallback::Means("made from filename_format"),
+        "The file or block device. Several are taken in turn, a request each.",
+    ),
+    target(
+        "directory",
+        Kind::Names,
+        Fallback::Means("the working directory"),
+        "Where files lie whose names are relative. Made names are spread over several directories, clone by clone; names \
+         given by filename lie in the first.",
+    ),
+    target(
+        "filename_format",
+        Kind::Text,
+        Fallback::Is("$jobname.$jobnum.$filenum"),
+        "How names are made when filename is not given: $jobname, $jobnum (the clone, from 0), $filenum (0).",
+    ),
+    target(
+        "filesize",
+        Kind::Bytes { min: 1 },
+        Fallback::Means("size"),
+        "The length a file is made with, or is to have at least.",
+    ),
+    target("direct", Kind::Flag, OFF, "Bypass the page cache (O_DIRECT)."),
+    target("buffered", Kind::Flag, Fallback::Is("1"), "Go through the page cache: the opposite of direct."),
+    target(
+        "sync",
+        Kind::Choice(&[
+            word("none", "Writes do not wait for stable storage."),
+            word("sync", "O_SYNC: data and all metadata are stable when a write completes."),
+            word("dsync", "O_DSYNC: data and what reading it back needs."),
+            synonym("0", "none", "The same as none."),
+            synonym("1", "sync", "The same as sync."),
+        ]),
+        Fallback::Is("none"),
+        "Whether every write waits for stable storage.",
+    ),
+    target(
+        "cache",
+        Kind::Choice(&[
+            word("none", "Page cache bypassed; stable after a flush (direct=1)."),
+            word("writeback", "Page cache; stable after a flush (direct=0)."),
+            word("writethrough", "Page cache; every write is stable (direct=0, sync=dsync)."),
+            word("directsync", "Page cache bypassed; every write is stable (direct=1, sync=dsync)."),
+            word("unsafe", "Page cache; flushes are ignored."),
+        ]),
+        Fallback::Means("as direct and sync say"),
+        "QEMU's cache modes: one word instead of direct and sync. Not in fio.",
+    ),
+    target(
+        "invalidate",
+        Kind::Flag,
+        Fallback::Is("1"),
+        "Drop the file from the page cache before the job starts.",
+    ),
+    target(
+        "locking",
+        Kind::Choice(&[
+            word("auto", "Lock where the file system can."),
+            word("on", "Lock, or fail."),
+            word("off", "Do not lock."),
+        ]),
+        Fallback::Is("auto"),
+        "Lock the file against a second writer, as QEMU locks images. Not in fio.",
+    ),
+    target("unlink", Kind::Flag, OFF, "Delete the job's files when it has ended; never a block device."),
+    target("fixedbufs", Kind::Flag, OFF, "Register the buffers with the ring."),
+    target("registerfiles", Kind::Flag, OFF, "Register the files with the ring."),
+    target(
+        "hipri",
+        Kind::Flag,
+        OFF,
+        "Poll the device for completions (IORING_SETUP_IOPOLL); needs direct=1.",
+    ),
+    target(
+        "sqthread_poll",
+        Kind::Flag,
+        OFF,
+        "Let a kernel thread pick up submissions (IORING_SETUP_SQPOLL).",
+    ),
+    target(
+        "sqthread_poll_cpu",
+        Kind::Count { min: 0, max: 8191 },
+        Fallback::Means("any CPU"),
+        "The CPU of that thread.",
+    ),
+    target(
+        "poll",
+        Kind::Choice(&[
+            word("interrupt", "Sleep as soon as there is nothing to do."),
+            word("adaptive", "Look again for up to poll_max_ns, less where that did not pay, then sleep."),
+            word("busy", "Never sleep while requests are in flight."),
+        ]),
+        Fallback::Is("interrupt"),
+        "How a lane waits for completions. Not in fio.",
+    ),
+    target(
+        "poll_max_ns",
+        Kind::Count { min: 1, max: 1_000_000_000 },
+        Fallback::Is("32768"),
+        "Longest time in nanoseconds that poll=adaptive looks before it sleeps. Not in fio.",
+    ),
+];
+
+/// Options of [`Group::Workload`].
+pub(super) const WORKLOAD: &[OptionDef] = &[
+    workload(
+        "rw",
+        Kind::Choice(&[
+            word("read", "Sequential reads."),
+            word("write", "Sequential writes."),
+            word("trim", "Sequential trims."),
+            word("randread", "Random reads."),
+            word("randwrite", "Random writes."),
+            word("randtrim", "Random trims."),
+            word("rw", "Sequential reads and writes."),
+            synonym("readwrite", "rw", "The same as rw."),
+            word("randrw", "Random reads and writes."),
+            word("trimwrite", "Every block is trimmed, then written; sequential."),
+            word("randtrimwrite", "Every block is trimmed, then written; random."),
+        ]),
+        Fallback::Is("read"),
+        "Directions and order of the requests.",
+    )
+    .alias(&["readwrite"]),
+    workload("rwmixread", PERCENT, Fallback::Is("50"), "Per cent of a mixed workload that are reads."),
+    workload(
+        "rwmixwrite",
+        PERCENT,
+        Fallback::Is("50"),
+        "Per cent of a mixed workload that are writes; the later of rwmixread and rwmixwrite holds.",
+    ),
+    workload(
+        "bs",
+        Kind::Blocks,
+        Fallback::Is("4k"),
+        "Block size. A range is the same as bsrange (fio reads 512-64k as 512 for reads and 64k for writes).",
+    )
+    .alias(&["blocksize"]),
+    workload(
+        "bsrange",
+        Kind::BlockRanges,
+        Fallback::Means("as bs"),
+        "Block sizes are multiples of the smallest, each as likely.",
+    )
+    .alias(&["blocksize_range"]),
+    workload(
+        "bssplit",
+        Kind::BlockSplit,
+        Fallback::Means("as bs"),
+        "Block sizes with their shares: 4k/10:64k/50:32k/40. Entries without a share divide the rest.",
+    ),
+    workload(
+        "ba",
+        Kind::Triple { min: 1, max: 1 << 30 },
+        Fallback::Means("the smallest block size"),
+        "Random offsets are multiples of this. Turns the random map off.",
+    )
+    .alias(&["blockalign"]),
+    workload(
+        "random_distribution",
+        Kind::Distribution,
+        Fallback::Is("random"),
+        "How random offsets are drawn; any but random turns the random map off. The centre, 0 to 1, is where in the region \
+         the most likely offset lies. Without a parameter zipf has 1.1 and pareto 0.2.",
+    ),
+    workload(
+        "norandommap",
+        Kind::Flag,
+        OFF,
+        "Draw random offsets without regard to which blocks were visited; otherwise a pass visits each once.",
+    ),
+    workload(
+        "randrepeat",
+        Kind::Flag,
+        Fallback::Is("1"),
+        "The same random sequence in every run; 0 draws a new seed.",
+    ),
+    workload(
+        "randseed",
+        ANY,
+        Fallback::Is("0x89"),
+        "Seed of the random sequences; holds in spite of randrepeat=0.",
+    ),
+    workload("fsync", U32, OFF, "Flush after this many writes; 0: never."),
+    workload("fdatasync", U32, OFF, "Flush data only after this many writes; 0: never."),
+    workload("end_fsync", Kind::Flag, OFF, "Flush when the writing has ended."),
+];
+
+/// Options of [`Group::Extent`].
+pub(super) const EXTENT: &[OptionDef] = &[
+    extent(
+        "size",
+        SHARE,
+        Fallback::Means("to the end of the file"),
+        "Length of the region that each clone works in, and the bytes it transfers unless io_size says otherwise. \
+         Percentages are of the file's length. A file that does not exist is made with this length.",
+    ),
+    extent(
+        "io_size",
+        Kind::Extent { min_bytes: 1, min_percent: 1, max_percent: u32::MAX },
+        Fallback::Means("size"),
+        "Bytes that each clone transfers; percentages are of size and may exceed 100%.",
+    )
+    .alias(&["io_limit"]),
+    extent("offset", POSITION, OFF, "Where the region starts.").alias(&["fileoffset"]),
+    extent("offset_increment", POSITION, OFF, "Clone i starts this much further on, i times."),
+    extent(
+        "number_ios",
+        ANY,
+        OFF,
+        "End after this many requests, if the size does not end the job earlier; 0: no such limit.",
+    ),
+    extent(
+        "runtime",
+        Kind::Time { bare: TimeUnit::Seconds, min_us: 0 },
+        OFF,
+        "End after this time, counted from the end of the ramp; 0: no limit.",
+    )
+    .alias(&["timeout"]),
+    extent("time_based", Kind::Flag, OFF, "Start over until runtime has passed."),
+    extent(
+        "ramp_time",
+        Kind::Time { bare: TimeUnit::Seconds, min_us: 0 },
+        OFF,
+        "Run this long before anything is measured.",
+    ),
+];
+
+/// Options of [`Group::Depth`].
+pub(super) const DEPTH: &[OptionDef] = &[
+    depth("iodepth", Kind::Count { min: 1, max: 65_536 }, Fallback::Is("1"), "Requests in flight at most."),
+    depth(
+        "iodepth_batch",
+        U32,
+        Fallback::Means("all that the lane prepared in its turn"),
+        "Requests handed to the kernel in one system call; 0: iodepth. fio's default is 1.",
+    )
+    .alias(&["iodepth_batch_submit"]),
+    depth(
+        "iodepth_batch_complete_min",
+        U32,
+        Fallback::Is("1"),
+        "Wait for at least this many completions at a time; 0: do not wait.",
+    )
+    .alias(&["iodepth_batch_complete"]),
+    depth(
+        "iodepth_batch_complete_max",
+        Kind::Count { min: 1, max: u32::MAX as u64 },
+        Fallback::Means("all that are there"),
+        "Take at most this many completions at a time. fio's default is iodepth_batch_complete_min.",
+    ),
+    depth(
+        "iodepth_low",
+        U32,
+        Fallback::Means("iodepth"),
+        "When the queue was full, let it drain to this depth before refilling; 0: iodepth.",
+    ),
+];
