@@ -4,17 +4,25 @@
 //! return text; where it goes is the caller's matter.
 
 pub mod disk;
+mod json;
+pub mod log;
 mod model;
 mod normal;
 pub mod number;
+pub mod status;
+mod terse;
 
 pub use disk::{DiskCounters, DiskUse, DiskWatch};
+pub use json::{JsonKind, json};
 pub use model::{
     DEFAULT_PERCENTILES, GroupDirection, GroupReport, JobReport, LatencyTarget, MAX_PERCENTILES, RunReport,
     VERSION,
 };
 pub use normal::{BannerJob, banner, normal};
+pub use terse::terse;
 
+#[cfg(test)]
+mod fio_tests;
 #[cfg(test)]
 mod samples;
 #[cfg(test)]

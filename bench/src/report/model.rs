@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use chrono::{DateTime, Local};
 
 use super::disk::DiskUse;
-use crate::stats::{Direction, JobStats, PerDirection};
+use crate::stats::{Direction, JobStats, PerDirection, RateSeries};
 
 /// Name and version that reports give.
 pub const VERSION: &str = concat!("corelane-", env!("CARGO_PKG_VERSION"));
@@ -72,6 +72,8 @@ pub struct JobReport {
     pub percentiles: Vec<f64>,
     /// The figures.
     pub stats: JobStats,
+    /// Rates over time, for plots; may be empty.
+    pub series: RateSeries,
 }
 
 impl JobReport {
@@ -93,6 +95,7 @@ impl JobReport {
             latency_target: LatencyTarget::none(depth),
             percentiles: DEFAULT_PERCENTILES.to_vec(),
             stats,
+            series: RateSeries::default(),
         }
     }
 
@@ -114,6 +117,7 @@ impl JobReport {
         self.eta_s = self.eta_s.max(other.eta_s);
         self.elapsed_s = self.elapsed_s.max(other.elapsed_s);
         self.stats.merge(&other.stats);
+        self.series.merge(&other.series);
     }
 }
 

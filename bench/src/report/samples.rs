@@ -41,6 +41,7 @@ pub fn job(name: &str, directions: &[Direction], ios: u64, config: StatsConfig) 
         minor_faults: 56,
     };
     let mut report = JobReport::new(name, 0, 8, stats);
+    report.series = sampler.series().clone();
     report.pid = 4321;
     report.elapsed_s = 3;
     report

@@ -13,6 +13,7 @@ mod config;
 mod cpu;
 mod depth;
 mod direction;
+mod histogram;
 mod job;
 mod latency;
 mod live;
@@ -26,12 +27,13 @@ pub use cpu::CpuUse;
 pub(crate) use depth::share_percent;
 pub use depth::{DEPTH_BUCKETS, Distribution};
 pub use direction::{Direction, PerDirection};
+pub use histogram::{LatencyHistogram, MAX_LATENCY_NS};
 pub(crate) use job::per_second;
 pub use job::{DirectionStats, ErrorCount, JobStats, SyncStats};
-pub use latency::{Latency, LatencyBin, MAX_LATENCY_NS};
+pub use latency::{Latency, LatencyBin};
 pub use live::{LiveCounters, LiveTotals};
 pub use moments::Moments;
-pub use rate::{RateSampler, RateStats, RateWindow};
+pub use rate::{RatePoint, RateSampler, RateSeries, RateStats, RateWindow};
 
 #[cfg(test)]
 mod tests;

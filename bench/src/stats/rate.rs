@@ -72,6 +72,64 @@ pub struct RateWindow {
     pub iops: u64,
 }
 
+/// Rates of all directions in one window.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct RatePoint {
+    /// End of the window, milliseconds since the run started.
+    pub time_ms: u64,
+    /// Rates by direction.
+    pub rates: PerDirection<RateWindow>,
+}
+
+/// Rates over time.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct RateSeries {
+    /// Length of a window in milliseconds.
+    pub window_ms: u64,
+    /// Windows by rising time.
+    pub points: Vec<RatePoint>,
+}
+
+impl RateSeries {
+    /// Adds a job that ran at the same time: windows whose ends lie within half a window of each other are summed,
+    /// others kept beside each other.
+    pub fn merge(&mut self, other: &RateSeries) {
+        let reach_ms = self.window_ms.max(other.window_ms) / 2;
+        let mut merged = Vec::with_capacity(self.points.len().max(other.points.len()));
+        let mut left = self.points.iter().copied().peekable();
+        let mut right = other.points.iter().copied().peekable();
+        loop {
+            let point = match (left.peek(), right.peek()) {
+                (Some(one), Some(two)) if one.time_ms.abs_diff(two.time_ms) <= reach_ms => {
+                    let sum = one.plus(two);
+                    left.next();
+                    right.next();
+                    Some(sum)
+                }
+                (Some(one), Some(two)) if one.time_ms < two.time_ms => left.next(),
+                (_, Some(_)) => right.next(),
+                (_, None) => left.next(),
+            };
+            match point {
+                Some(point) => merged.push(point),
+                None => break,
+            }
+        }
+        self.window_ms = self.window_ms.max(other.window_ms);
+        self.points = merged;
+    }
+}
+
+impl RatePoint {
+    fn plus(&self, other: &RatePoint) -> RatePoint {
+        let rates = PerDirection::from_fn(|direction| {
+            let (one, two) = (self.rates[direction], other.rates[direction]);
+            RateWindow { bytes_per_s: one.bytes_per_s + two.bytes_per_s, iops: one.iops + two.iops }
+        });
+        RatePoint { time_ms: self.time_ms, rates }
+    }
+}
+
 /// Bandwidth and IOPS samples of one job.
 #[derive(Clone, Debug)]
 pub struct RateSampler {
@@ -80,7 +138,7 @@ pub struct RateSampler {
     last: LiveTotals,
     bandwidth_kib: PerDirection<RateStats>,
     iops: PerDirection<RateStats>,
-    series: Vec<(u64, PerDirection<RateWindow>)>,
+    series: RateSeries,
 }
 
 impl RateSampler {
@@ -89,13 +147,14 @@ impl RateSampler {
 
     /// Samples of `window_ms` each, the first one starting at `start_ms` with the counters at `start`.
     pub fn new(window_ms: u64, start_ms: u64, start: LiveTotals) -> Self {
+        let window_ms = window_ms.max(1);
         RateSampler {
-            window_ms: window_ms.max(1),
+            window_ms,
             last_ms: start_ms,
             last: start,
             bandwidth_kib: PerDirection::default(),
             iops: PerDirection::default(),
-            series: Vec::new(),
+            series: RateSeries { window_ms, points: Vec::new() },
         }
     }
 
@@ -123,7 +182,7 @@ impl RateSampler {
         }
         self.last_ms = now_ms;
         self.last = *totals;
-        self.series.push((now_ms, window));
+        self.series.points.push(RatePoint { time_ms: now_ms, rates: window });
         Some(window)
     }
 
@@ -142,8 +201,8 @@ impl RateSampler {
         &self.iops
     }
 
-    /// All windows with the time of their end in milliseconds, for curves over time.
-    pub fn series(&self) -> &[(u64, PerDirection<RateWindow>)] {
+    /// All windows, for curves over time.
+    pub fn series(&self) -> &RateSeries {
         &self.series
     }
 }

@@ -199,7 +199,7 @@ fn a_sampler_takes_one_sample_per_window() {
     assert_eq!((iops.min(), iops.max(), iops.mean(), iops.samples()), (200, 400, 300.0, 2));
     assert_eq!(sampler.bandwidth_kib()[Direction::Read].min(), 800);
     assert_eq!(sampler.iops()[Direction::Write].samples(), 0);
-    assert_eq!(sampler.series().len(), 2);
+    assert_eq!(sampler.series().points.iter().map(|point| point.time_ms).collect::<Vec<_>>(), [1500, 2500]);
 }
 
 #[test]
@@ -212,6 +212,27 @@ fn rates_of_merged_jobs_add_up() {
     assert_eq!((left.min(), left.max(), left.mean(), left.samples()), (110, 330, 220.0, 6));
     let squared: f64 = 2.0 * 100.0 * 100.0 + 2.0 * 10.0 * 10.0;
     assert!((left.stddev() - (squared / 5.0).sqrt()).abs() < 1e-9);
+}
+
+#[test]
+fn series_of_jobs_that_ran_together_are_summed() {
+    let series = |points: &[(u64, u64)]| RateSeries {
+        window_ms: 500,
+        points: points
+            .iter()
+            .map(|&(time_ms, iops)| {
+                let mut point = RatePoint { time_ms, ..RatePoint::default() };
+                point.rates[Direction::Read].iops = iops;
+                point
+            })
+            .collect(),
+    };
+    let mut left = series(&[(500, 1), (1000, 2), (1500, 3)]);
+    left.merge(&series(&[(1010, 20), (1490, 30), (2000, 40)]));
+    assert_eq!(left, series(&[(500, 1), (1000, 22), (1500, 33), (2000, 40)]));
+    let mut empty = RateSeries::default();
+    empty.merge(&left);
+    assert_eq!(empty, left);
 }
 
 #[test]
