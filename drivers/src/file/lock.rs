@@ -12,7 +12,7 @@
 
 use std::fmt;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 
 use nix::fcntl::{FcntlArg, fcntl};
 
@@ -206,9 +206,4 @@ fn byte_lock(kind: libc::c_int, byte: i64) -> libc::flock {
         l_len: 1,
         l_pid: 0,
     }
-}
-
-/// Whether an image that is open elsewhere in this process or another would be refused; for diagnostics.
-pub fn in_use(fd: impl AsFd, request: LockRequest) -> bool {
-    matches!(check(fd.as_fd(), request), Err(Refusal::Conflict(_)))
 }

@@ -11,8 +11,8 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex};
 
 use corelane_dma::MemRegion;
-use corelane_engine::aio::{AioContext, Readiness, Ring, RingConfig};
-use corelane_engine::block::{BlockError, Errno, LeafCommand, LeafCompletion, LeafQueue, Tag};
+use corelane_engine::aio::{AioContext, AioError, Readiness, Ring, RingConfig};
+use corelane_engine::block::{BlockError, LeafCommand, LeafCompletion, LeafQueue, Tag};
 
 use super::OpenFile;
 use super::fixed::{Piece, pieces};
@@ -216,18 +216,12 @@ fn commit_own(ring: &Ring) -> Readiness {
 
 /// The entries stay queued, and every turn tries again.
 #[cold]
-fn complain(error: &dyn std::error::Error) {
-    tracing::error!(error, "a file's own ring cannot be submitted");
+fn complain(error: &AioError) {
+    tracing::error!(%error, "a file's own ring cannot be submitted");
 }
 
 impl Drop for FileQueue {
     fn drop(&mut self) {
         self.calls.wait_for_all();
     }
-}
-
-/// Converts a kernel's answer for a test of the call path.
-#[cfg(test)]
-pub(super) fn discard_for_test(file: &OpenFile, offset: u64, bytes: u64) -> Option<Errno> {
-    discard_call(file.fd.as_fd(), offset, bytes)
 }

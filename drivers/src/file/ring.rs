@@ -15,7 +15,7 @@ use std::rc::Rc;
 
 use corelane_dma::Payload;
 use corelane_engine::aio::{FixedFile, Ring, SinkId};
-use corelane_engine::block::{Errno, LeafCommand, Op, ReqFlags, Tag};
+use corelane_engine::block::{Errno, LeafCommand, Op, Tag};
 use io_uring::{opcode, squeue, types};
 
 use super::OpenFile;
@@ -321,6 +321,3 @@ pub fn discard_call(fd: BorrowedFd<'_>, offset: u64, bytes: u64) -> Option<Errno
         }
     }
 }
-
-/// Whether writes with these flags can be told to be durable; for the driver's table of flags.
-pub const WRITE_FLAGS: ReqFlags = ReqFlags::FUA;
