@@ -10,10 +10,9 @@ use crate::stats::Direction;
 const STYLE: &str = "\
 body { font: 15px/1.5 system-ui, sans-serif; color: #282c34; background: #fff; max-width: 1120px; \
 margin: 2em auto; padding: 0 1em; }
-h1 { font-size: 1.4em; margin-bottom: 0; }
-p.when { color: #667; margin-top: 0; }
-table { border-collapse: collapse; margin: 1.5em 0; }
-th, td { padding: 0.3em 0.9em; text-align: right; border-bottom: 1px solid #e2e5e9; font-variant-numeric: tabular-nums; }
+div { overflow-x: auto; }
+table { border-collapse: collapse; margin: 1.5em 0; font-size: 14px; }
+th, td { padding: 0.3em 0.6em; text-align: right; white-space: nowrap; border-bottom: 1px solid #e2e5e9; font-variant-numeric: tabular-nums; }
 th:first-child, td:first-child, th:nth-child(2), td:nth-child(2) { text-align: left; }
 th { border-bottom: 2px solid #b8bec8; }
 svg { max-width: 100%; height: auto; }
@@ -26,13 +25,12 @@ const PERCENTILES: [f64; 4] = [50.0, 99.0, 99.9, 99.99];
 pub fn page(run: &RunReport, svg: &str) -> String {
     let mut out = format!(
         "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<title>{version}</title>\n\
-         <style>\n{STYLE}</style>\n</head>\n<body>\n<h1>{version}</h1>\n<p class=\"when\">{time}</p>\n{svg}\n",
+         <style>\n{STYLE}</style>\n</head>\n<body>\n{svg}\n<div>\n",
         version = escape(&run.version),
-        time = escape(&run.time_text()),
     );
     out.push_str(
         "<table>\n<tr><th>job</th><th>direction</th><th>requests</th><th>IOPS</th><th>bandwidth</th>\
-         <th>latency, mean</th><th>50 %</th><th>99 %</th><th>99.9 %</th><th>99.99 %</th><th>max</th>\
+         <th>mean latency</th><th>50 %</th><th>99 %</th><th>99.9 %</th><th>99.99 %</th><th>max</th>\
          <th>CPU</th></tr>\n",
     );
     for job in &run.jobs {
@@ -66,7 +64,7 @@ pub fn page(run: &RunReport, svg: &str) -> String {
                 .expect("writing to a String cannot fail");
         }
     }
-    out.push_str("</table>\n</body>\n</html>\n");
+    out.push_str("</table>\n</div>\n</body>\n</html>\n");
     out
 }
 
