@@ -57,7 +57,9 @@ fn a_full_mailbox_gives_the_closure_back() {
     let ran = Arc::new(AtomicUsize::new(0));
     let mail = |add: usize| {
         let ran = Arc::clone(&ran);
-        Box::new(move |_: &AioContext| drop(ran.fetch_add(add, Ordering::Relaxed)))
+        Box::new(move |_: &AioContext| {
+            ran.fetch_add(add, Ordering::Relaxed);
+        })
     };
     handle.try_post(mail(1)).unwrap();
     handle.try_post(mail(10)).unwrap();
@@ -128,8 +130,13 @@ fn what_was_accepted_before_the_stop_is_run() {
                 thread::spawn(move || {
                     loop {
                         let ran = Arc::clone(&ran);
-                        match handle.try_post(Box::new(move |_| drop(ran.fetch_add(1, Ordering::Relaxed)))) {
-                            Ok(()) => drop(accepted.fetch_add(1, Ordering::Relaxed)),
+                        let mail = Box::new(move |_: &AioContext| {
+                            ran.fetch_add(1, Ordering::Relaxed);
+                        });
+                        match handle.try_post(mail) {
+                            Ok(()) => {
+                                accepted.fetch_add(1, Ordering::Relaxed);
+                            }
                             Err(PostError::Closed(_)) => break,
                             Err(_) => thread::yield_now(),
                         }

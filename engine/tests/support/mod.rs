@@ -179,10 +179,7 @@ impl TestQueue {
         match command.op {
             Op::Read | Op::Write => {
                 assert_eq!(command.payload.len_bytes() as u64, command.bytes);
-                assert!(
-                    command.bytes > 0 && command.bytes <= limits.transfer_bound(),
-                    "{command:?} is too long"
-                );
+                assert!(command.bytes > 0 && command.bytes <= limits.transfer_bound(), "{command:?} is too long");
                 let bufs = command.payload.as_bufs();
                 assert!(bufs.len() <= limits.max_iov as usize, "{command:?} has too many segments");
                 let mask = limits.min_mem_alignment as usize - 1;
