@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use corelane_engine::aio::{AioConfig, AioContext, AioHandle, IoThread, PollMode, PostError, offload};
-use corelane_tests::seed::Seed;
+use corelane_tests::Seed;
 use rand::{Rng, RngExt};
 
 /// What one lane saw of each sender: the number of the last message, per way by which messages come.

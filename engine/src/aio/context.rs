@@ -19,6 +19,7 @@ use super::current::{self, Entered};
 use super::fd::{FdReady, FdSource, Interest};
 use super::handle::AioHandle;
 use super::idle::Idle;
+use super::offload::{Offload, offload};
 use super::poller::{Poller, PollerId, Pollers, Readiness};
 use super::ring::Ring;
 use super::shared::{LaneId, Remote, Shared};
@@ -253,6 +254,15 @@ impl AioContext {
     /// eventfds, sockets, pipes. The kernel looks once; ask again for more.
     pub fn readiness<'fd>(&self, fd: BorrowedFd<'fd>, interest: Interest) -> FdReady<'fd> {
         FdReady::new(self.clone(), fd, interest)
+    }
+
+    /// Runs an operation that may block on a helper thread, as [`offload`](super::offload()) does.
+    pub fn offload<T, F>(&self, operation: F) -> Offload<T>
+    where
+        T: Send + 'static,
+        F: FnOnce() -> T + Send + 'static,
+    {
+        offload(operation)
     }
 
     /// Has a poller asked in every turn. One that is added or removed during a turn counts from the next one on.
