@@ -158,14 +158,14 @@ fn a_dropped_sleep_wakes_nobody() {
 
 #[test]
 fn a_timer_that_sets_a_timer_does_not_keep_the_turn() {
-    fn again(context: AioContext, count: Rc<Cell<u32>>) {
+    fn again(context: &AioContext, count: Rc<Cell<u32>>) {
         count.set(count.get() + 1);
         let next = context.clone();
-        context.add_timer(Instant::now(), move || again(next, count));
+        context.add_timer(Instant::now(), move || again(&next, count));
     }
     let context = context();
     let count = Rc::new(Cell::new(0));
-    again(context.clone(), Rc::clone(&count));
+    again(&context, Rc::clone(&count));
     context.turn(Wait::Yes);
     assert_eq!(count.get(), 2);
     context.shutdown();

@@ -7,6 +7,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::future::Future;
+use std::os::fd::BorrowedFd;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -15,8 +16,10 @@ use std::time::{Duration, Instant};
 
 use super::bh::{BhHeader, BottomHalf, Callback};
 use super::current::{self, Entered};
+use super::fd::{FdReady, FdSource, Interest};
 use super::handle::AioHandle;
 use super::idle::Idle;
+use super::offload::{Offload, offload};
 use super::poller::{Poller, PollerId, Pollers, Readiness};
 use super::ring::Ring;
 use super::shared::{LaneId, Remote, Shared};
@@ -67,6 +70,7 @@ struct Inner {
     bottom_halves: RefCell<Vec<Option<Rc<Callback>>>>,
     idle: Idle,
     wake: WakeSource,
+    fds: FdSource,
     turning: Cell<bool>,
     /// Tasks whose result another thread awaits.
     awaited: Cell<usize>,
@@ -88,7 +92,7 @@ impl AioContext {
     pub fn new(config: &AioConfig) -> Result<Self, AioError> {
         let shared = Shared::new(config)?;
         let ring = Ring::new(&config.ring())?;
-        let wake = WakeSource::new(&ring);
+        let (wake, fds) = (WakeSource::new(&ring), FdSource::new(&ring));
         Ok(Self(Rc::new(Inner {
             shared,
             ring,
@@ -101,6 +105,7 @@ impl AioContext {
             bottom_halves: RefCell::default(),
             idle: Idle::new(config.poll),
             wake,
+            fds,
             turning: Cell::new(false),
             awaited: Cell::new(0),
             ended: Cell::new(false),
@@ -123,6 +128,10 @@ impl AioContext {
 
     pub(super) fn timers(&self) -> &Timers {
         &self.0.timers
+    }
+
+    pub(super) fn fds(&self) -> &FdSource {
+        &self.0.fds
     }
 
     /// The context's identity.
@@ -239,6 +248,21 @@ impl AioContext {
     /// Cancels a timer. False if it has expired or was cancelled before.
     pub fn cancel_timer(&self, timer: TimerId) -> bool {
         self.0.timers.remove(timer).is_some()
+    }
+
+    /// Completes when a descriptor has one of the events, with those that it has. Any descriptor that `poll(2)` takes:
+    /// eventfds, sockets, pipes. The kernel looks once; ask again for more.
+    pub fn readiness<'fd>(&self, fd: BorrowedFd<'fd>, interest: Interest) -> FdReady<'fd> {
+        FdReady::new(self.clone(), fd, interest)
+    }
+
+    /// Runs an operation that may block on a helper thread, as [`offload`](super::offload()) does.
+    pub fn offload<T, F>(&self, operation: F) -> Offload<T>
+    where
+        T: Send + 'static,
+        F: FnOnce() -> T + Send + 'static,
+    {
+        offload(operation)
     }
 
     /// Has a poller asked in every turn. One that is added or removed during a turn counts from the next one on.
@@ -473,6 +497,7 @@ impl AioContext {
         inner.pollers.clear();
         while inner.shared.remote.pop().is_some() {}
         if !inner.ended.replace(true) {
+            inner.fds.finish(&inner.ring);
             inner.wake.disarm(&inner.ring, &inner.shared);
         }
     }
@@ -492,6 +517,7 @@ impl Drop for Inner {
         self.shared.close();
         while self.shared.take_mail().is_some() {}
         if !self.ended.get() {
+            self.fds.finish(&self.ring);
             self.wake.disarm(&self.ring, &self.shared);
         }
     }

@@ -6,13 +6,16 @@
 //!
 //! Unsafe code stands in `ring.rs` only, where entries are handed to the kernel.
 
+mod affinity;
 mod bh;
 mod config;
 mod context;
 mod current;
 mod error;
+mod fd;
 mod handle;
 mod idle;
+mod offload;
 mod oneshot;
 mod poller;
 mod ring;
@@ -23,14 +26,17 @@ mod thread;
 mod timer;
 mod wake;
 
+pub use affinity::{allowed_cores, pin_current_thread};
 pub use bh::{BhHandle, BottomHalf};
 pub use config::{AioConfig, CoreChoice, PollMode};
 pub use context::{AioContext, Wait};
 pub use error::AioError;
+pub use fd::{FdReady, Interest};
 pub use handle::{AioHandle, Call, Mail, Post, PostError};
+pub use offload::{MAX_THREADS as MAX_OFFLOAD_THREADS, Offload, offload};
 pub use poller::{Poller, PollerId, Readiness};
 pub use ring::{CqeSink, FixedFile, MAX_BUFFER_BYTES, PlainOp, Ring, RingConfig, SetupFlags, SinkId};
 pub use shared::LaneId;
 pub use task::JoinHandle;
-pub use thread::{IoThread, offload};
+pub use thread::IoThread;
 pub use timer::{Sleep, TimerId};

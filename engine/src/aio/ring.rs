@@ -313,8 +313,8 @@ impl Ring {
     /// A sink may push, submit, add and remove sinks, and even reap.
     #[inline]
     pub fn reap(&self) -> usize {
-        // SAFETY: one thread, and the reference ends with this block (module invariants).
         let ready = {
+            // SAFETY: one thread, and the reference ends with this block (module invariants).
             let cq = unsafe { &mut *self.cq.get() };
             cq.sync();
             cq.len()

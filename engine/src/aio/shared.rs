@@ -140,10 +140,6 @@ impl Shared {
         self.space_was_made();
     }
 
-    pub fn is_closed(&self) -> bool {
-        self.gate.is_closed()
-    }
-
     pub fn stop(&self) {
         self.stop.store(true, Ordering::Release);
         self.notify();

@@ -14,6 +14,8 @@ pub(super) trait Flag {
     fn load(&self, order: Ordering) -> bool;
     fn store(&self, value: bool, order: Ordering);
     fn swap(&self, value: bool, order: Ordering) -> bool;
+    /// Clears the flag. True if it was set; if not, nothing is written.
+    fn clear(&self, order: Ordering) -> bool;
 }
 
 impl Flag for AtomicBool {
@@ -31,6 +33,10 @@ impl Flag for AtomicBool {
     #[inline]
     fn swap(&self, value: bool, order: Ordering) -> bool {
         self.swap(value, order)
+    }
+    #[inline]
+    fn clear(&self, order: Ordering) -> bool {
+        self.compare_exchange(true, false, order, Relaxed).is_ok()
     }
 }
 
@@ -83,7 +89,7 @@ impl<F: Flag> Signal<F> {
     #[must_use]
     pub fn notify(&self) -> bool {
         self.attention.swap(true, AcqRel);
-        self.sleeping.load(Relaxed) && self.sleeping.swap(false, Relaxed)
+        self.sleeping.load(Relaxed) && self.sleeping.clear(Relaxed)
     }
 
     /// Whether the queues must be looked at. One load if not.
@@ -92,9 +98,11 @@ impl<F: Flag> Signal<F> {
         self.attention.load(Relaxed) && self.attention.swap(false, AcqRel)
     }
 
-    /// Sets the flag without waking anybody: for the lane itself, which has left work in its queues.
+    /// Sets the flag without waking anybody: for the lane itself, which has left work in its queues. A swap, not a
+    /// store: a store would hide the sender who came in between from the next [`take`](Self::take).
+    #[cold]
     pub fn keep(&self) {
-        self.attention.store(true, Release);
+        self.attention.swap(true, AcqRel);
     }
 
     /// Announces sleep. If this says no, there is work: look at the queues and do not sleep.

@@ -1,54 +1,121 @@
-//! [`IoThread`]: a thread that runs one [`AioContext`].
+//! [`IoThread`]: a thread of its own for one [`AioContext`].
 
-use std::thread::JoinHandle;
+use std::any::Any;
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::mpsc;
+use std::thread::{Builder, JoinHandle, current};
 
+use super::affinity::{allowed_cores, pin_current_thread};
 use super::{AioConfig, AioContext, AioError, AioHandle};
 
-/// A thread that runs one [`AioContext`] until it is stopped.
+/// A thread that runs one [`AioContext`] until it is stopped, pinned where [`AioConfig::core`] says so; otherwise it
+/// may use the cores that the thread which made it may use. Dropping it stops it and waits for its end.
+#[derive(Debug)]
 pub struct IoThread {
     handle: AioHandle,
     thread: Option<JoinHandle<()>>,
 }
 
 impl IoThread {
-    /// Starts the thread and its event loop.
+    /// Starts the thread, pins it, and makes its context there, so that its memory is near its core.
     ///
     /// # Errors
-    /// Those of [`AioContext::new`].
-    pub fn spawn(config: &AioConfig) -> Result<IoThread, AioError> {
+    /// [`AioError::Thread`], [`AioError::Core`], and those of [`AioContext::new`].
+    pub fn spawn(config: &AioConfig) -> Result<Self, AioError> {
+        // Known before the first lane is pinned: this may be the thread that is asked.
+        let _ = allowed_cores();
+        let core = config.core.and_then(super::CoreChoice::pick);
         let config = config.clone();
-        let (sender, receiver) = std::sync::mpsc::channel();
-        let thread = std::thread::spawn(move || match AioContext::new(&config) {
-            Ok(context) => {
-                let _ = sender.send(Ok(context.handle()));
-                context.run();
-                context.shutdown();
+        let name = config.name.replace('\0', "?");
+        let (sender, receiver) = mpsc::channel();
+        let lane = move || {
+            let context = core.map_or(Ok(()), pin_current_thread).and_then(|()| AioContext::new(&config));
+            match context {
+                Ok(context) => {
+                    // The receiver waits for this.
+                    let _ = sender.send(Ok(context.handle()));
+                    live(&context);
+                }
+                Err(error) => drop(sender.send(Err(error))),
             }
-            Err(error) => drop(sender.send(Err(error))),
-        });
+        };
+        let thread = Builder::new()
+            .name(name.clone())
+            .spawn(lane)
+            .map_err(|source| AioError::Thread { name, source })?;
         let handle = receiver.recv().map_err(|_| AioError::LaneGone)??;
-        Ok(IoThread { handle, thread: Some(thread) })
+        Ok(Self { handle, thread: Some(thread) })
     }
 
-    /// For other threads.
+    /// A handle on the context, for any thread.
+    #[must_use]
     pub fn handle(&self) -> &AioHandle {
         &self.handle
     }
 
-    /// Stops the thread and waits for its end.
+    /// Makes a future in the lane, runs it there, and waits here for its result. In a lane, use
+    /// [`AioHandle::run_on`] and await it.
     ///
     /// # Errors
-    /// When it panicked.
-    pub fn join(mut self) -> Result<(), AioError> {
+    /// [`AioError::LaneGone`] if the lane has ended or panicked.
+    pub fn run_on<F, Fut>(&self, f: F) -> Result<Fut::Output, AioError>
+    where
+        F: FnOnce(&AioContext) -> Fut + Send + 'static,
+        Fut: Future + 'static,
+        Fut::Output: Send + 'static,
+    {
+        self.handle.run_on(f).wait()
+    }
+
+    /// Tells the lane to end, in order, once what it accepted is done. Does not wait.
+    pub fn stop(&self) {
         self.handle.stop();
-        match self.thread.take().map(JoinHandle::join) {
-            Some(Err(_)) => Err(AioError::LaneGone),
-            _ => Ok(()),
+    }
+
+    /// Stops the lane and waits for its end.
+    ///
+    /// # Errors
+    /// [`AioError::Panicked`] with the message, if it panicked at any time.
+    pub fn join(mut self) -> Result<(), AioError> {
+        self.end()
+    }
+
+    fn end(&mut self) -> Result<(), AioError> {
+        self.handle.stop();
+        let Some(thread) = self.thread.take() else { return Ok(()) };
+        if thread.thread().id() == current().id() {
+            // Dropped in the lane itself, which ends when its loop looks next.
+            return Ok(());
+        }
+        thread.join().map_err(|panic| AioError::Panicked {
+            name: self.handle.name().to_owned(),
+            message: message_of(&*panic),
+        })
+    }
+}
+
+impl Drop for IoThread {
+    fn drop(&mut self) {
+        if let Err(error) = self.end() {
+            tracing::error!(%error, "a lane that nobody joined");
         }
     }
 }
 
-/// Runs an operation that may block.
-pub async fn offload<T: Send + 'static>(f: impl FnOnce() -> T + Send + 'static) -> T {
-    f()
+/// Runs the context. After a panic what it holds is dropped still, so that nobody waits for it in vain.
+fn live(context: &AioContext) {
+    let ended = catch_unwind(AssertUnwindSafe(|| {
+        context.run();
+        context.shutdown();
+    }));
+    if let Err(panic) = ended {
+        let _ = catch_unwind(AssertUnwindSafe(|| context.abandon()));
+        resume_unwind(panic);
+    }
+}
+
+fn message_of(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".into())
 }
