@@ -91,7 +91,7 @@ impl FileQueue {
         let file = Arc::clone(&self.kernel.slots().file);
         let slots = Rc::downgrade(self.kernel.slots());
         let guard = self.calls.begin();
-        let call = self.ctx.offload(move || {
+        let call = corelane_engine::aio::offload(move || {
             let _until_the_end = guard;
             discard_call(file.fd.as_fd(), offset, bytes)
         });
