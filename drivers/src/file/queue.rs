@@ -10,9 +10,11 @@ use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex};
 
-use corelane_dma::MemRegion;
-use corelane_engine::aio::{AioContext, AioError, Readiness, Ring, RingConfig};
-use corelane_engine::block::{BlockError, LeafCommand, LeafCompletion, LeafQueue, Tag};
+use corelane_dma::{Backing, DmaBuffer, IoBuf, MemRegion, Payload};
+use corelane_engine::aio::{AioContext, AioError, Readiness, Ring, RingConfig, offload};
+use corelane_engine::block::{
+    BlockError, Errno, IoError, LeafCommand, LeafCompletion, LeafQueue, Op, ReqFlags, Tag,
+};
 
 use super::OpenFile;
 use super::fixed::{Piece, pieces};
@@ -78,6 +80,9 @@ impl FileQueue {
         let transfers = own.unwrap_or_else(|| Rc::clone(shared));
         note_abilities(file, operations.as_ref().unwrap_or(&transfers));
         let kernel = KernelEnd::new(Slots::new(Arc::clone(file), tags), transfers, operations);
+        if file.iopoll {
+            try_polling(file, &kernel)?;
+        }
         Ok(FileQueue { kernel, ctx: ctx.clone(), own_ring, calls: Arc::default() })
     }
 
@@ -91,7 +96,7 @@ impl FileQueue {
         let file = Arc::clone(&self.kernel.slots().file);
         let slots = Rc::downgrade(self.kernel.slots());
         let guard = self.calls.begin();
-        let call = self.ctx.offload(move || {
+        let call = offload(move || {
             let _until_the_end = guard;
             discard_call(file.fd.as_fd(), offset, bytes)
         });
@@ -140,6 +145,36 @@ fn own_ring(file: &OpenFile, tags: u32) -> Result<Rc<Ring>, BlockError> {
         ..RingConfig::default()
     };
     Ok(Ring::new(&config)?)
+}
+
+/// Reads the first block once: neither the kernel nor sysfs says beforehand whether all of file system, device and its
+/// driver can poll.
+fn try_polling(file: &OpenFile, kernel: &KernelEnd) -> Result<(), BlockError> {
+    let block = file.limits.request_alignment.max(4096) as usize;
+    let buffer = DmaBuffer::new(block, file.limits.opt_mem_alignment as usize, Backing::Pages)?;
+    let payload = Payload::One(IoBuf::from(buffer));
+    let command =
+        LeafCommand { op: Op::Read, flags: ReqFlags::empty(), offset: 0, bytes: block as u64, payload };
+    // A new queue takes a command on its first tag.
+    if kernel.submit(Tag(0), command).is_err() {
+        return Ok(());
+    }
+    loop {
+        kernel.ring().submit_and_wait(1, None)?;
+        kernel.ring().reap();
+        kernel.resume(|_, _, _| {});
+        let Some(completion) = kernel.slots().table.borrow_mut().done.pop() else { continue };
+        return match completion.result {
+            Err(IoError { errno: Errno::ENOTSUP, .. }) => Err(BlockError::Open {
+                filename: file.filename.clone(),
+                reason: "its device or file system cannot poll for completions, so leave iopoll out (an NVMe device \
+                         can if its driver was loaded with poll_queues=1 or more)"
+                    .to_owned(),
+            }),
+            // An unreadable block is no reason: requests will tell.
+            _ => Ok(()),
+        };
+    }
 }
 
 /// Takes note of operations that the kernel's io_uring does not have at all.

@@ -111,7 +111,8 @@ impl KernelEnd {
         };
         let (Op::Read | Op::Write, Payload::One(buf)) = (command.op, &command.payload) else {
             start_slow(&self.slots.file, slot, command);
-            let next = if slot.step == Step::Transfer { Next::Go(Step::Transfer) } else { first(&self.slots, slot) };
+            let next =
+                if slot.step == Step::Transfer { Next::Go(Step::Transfer) } else { first(&self.slots, slot) };
             table.proceed(tag.0 as usize, next);
             return Ok(());
         };
@@ -177,7 +178,8 @@ impl KernelEnd {
             }
             true
         };
-        wait(&self.transfers, &own) && self.operations.as_ref().is_none_or(|lane| wait(lane, &|step| !own(step)))
+        wait(&self.transfers, &own)
+            && self.operations.as_ref().is_none_or(|lane| wait(lane, &|step| !own(step)))
     }
 }
 
@@ -233,7 +235,14 @@ fn first(slots: &Slots, slot: &Slot) -> Next {
 
 /// The entry for a transfer of one contiguous piece.
 #[inline(always)]
-fn one_entry(lane: &Lane, op: Op, piece: Piece, offset: u64, dsync: bool, fixed: &FixedBuffers) -> squeue::Entry {
+fn one_entry(
+    lane: &Lane,
+    op: Op,
+    piece: Piece,
+    offset: u64,
+    dsync: bool,
+    fixed: &FixedBuffers,
+) -> squeue::Entry {
     let len = (piece.len as u64).min(MAX_TRANSFER_BYTES) as u32;
     let ptr = piece.start as *mut u8;
     let fd = lane.fd();
@@ -282,8 +291,7 @@ fn transfer_entry(lane: &Lane, slot: &mut Slot, fixed: &FixedBuffers, file: &Ope
 fn operation_entry(lane: &Lane, slot: &Slot) -> squeue::Entry {
     const PUNCH: i32 = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
     let fd = lane.fd();
-    let fallocate =
-        |mode| opcode::Fallocate::new(fd, slot.left).offset(slot.offset).mode(mode).build();
+    let fallocate = |mode| opcode::Fallocate::new(fd, slot.left).offset(slot.offset).mode(mode).build();
     let entry = match slot.step {
         Step::Flush | Step::ZeroSync => opcode::Fsync::new(fd).flags(types::FsyncFlags::DATASYNC).build(),
         Step::ZeroRange => fallocate(libc::FALLOC_FL_ZERO_RANGE),

@@ -15,11 +15,11 @@ use corelane_dma::Payload;
 use corelane_engine::aio::CqeSink;
 use corelane_engine::block::{Errno, IoResult, LeafCompletion, Op, ReqFlags, Tag};
 
+use super::OpenFile;
 use super::fixed::FixedBuffers;
 use super::map;
 use super::probe::FileKind;
 use super::steps::{Next, Step};
-use super::OpenFile;
 
 /// How often a command that makes no progress is sent again after EINTR or EAGAIN before the error passes up. Each try
 /// takes a turn of the lane at least.

@@ -284,7 +284,11 @@ mod tests {
         let rules = rules(FileKind::Regular);
         assert_eq!(rules.first(Op::WriteZeroes, ReqFlags::MAY_UNMAP), Next::Go(Step::ZeroPunch));
         assert_eq!(rules.after(Step::ZeroPunch, Some(Errno::EBUSY), NONE), Next::Go(Step::ZeroRange));
-        assert_eq!(rules.first(Op::WriteZeroes, ReqFlags::MAY_UNMAP), Next::Go(Step::ZeroPunch), "not learned");
+        assert_eq!(
+            rules.first(Op::WriteZeroes, ReqFlags::MAY_UNMAP),
+            Next::Go(Step::ZeroPunch),
+            "not learned"
+        );
         assert_eq!(
             rules.after(Step::ZeroRange, Some(Errno::EOPNOTSUPP), NONE),
             Next::Go(Step::ZeroPunchFirst)

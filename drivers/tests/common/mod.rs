@@ -8,10 +8,14 @@ use std::process::Command;
 use corelane_drivers::file::{FileDriver, FileOptions};
 use tempfile::TempDir;
 
-/// A directory on a file system with holes, `O_DIRECT` and everything: not the temporary directory, which may be in memory.
+/// A folder on an ordinary file system: `CORELANE_SCRATCH`, or the target folder, as the temporary one may be in memory.
 pub fn scratch_dir() -> TempDir {
-    let target = Path::new(env!("CARGO_TARGET_TMPDIR"));
-    tempfile::Builder::new().prefix("corelane-").tempdir_in(target).expect("the target directory can be written")
+    let given = std::env::var_os("CORELANE_SCRATCH").map(PathBuf::from);
+    let folder = given.unwrap_or_else(|| PathBuf::from(env!("CARGO_TARGET_TMPDIR")));
+    tempfile::Builder::new()
+        .prefix("corelane-")
+        .tempdir_in(folder)
+        .expect("the scratch folder can be written")
 }
 
 /// A sparse file of this length.
@@ -33,7 +37,7 @@ pub fn full_file(dir: &TempDir, name: &str, length: usize) -> PathBuf {
 pub fn have(program: &str) -> bool {
     let found = Command::new(program).arg("--version").output().is_ok();
     if !found {
-        println!("SKIPPED: {program} is not installed");
+        println!("SKIPPED: {program}: it is not installed");
     }
     found
 }
@@ -43,7 +47,7 @@ pub fn open_or_skip(options: &FileOptions) -> Option<FileDriver> {
     match FileDriver::open(options) {
         Ok(driver) => Some(driver),
         Err(error) if error.to_string().contains("O_DIRECT") => {
-            println!("SKIPPED: {error}");
+            println!("SKIPPED: direct I/O: {error}");
             None
         }
         Err(error) => panic!("{error}"),
@@ -68,11 +72,11 @@ impl LoopDevice {
                 Some(LoopDevice { path: PathBuf::from(name.trim()) })
             }
             Ok(output) => {
-                println!("SKIPPED: losetup: {}", String::from_utf8_lossy(&output.stderr).trim());
+                println!("SKIPPED: loop device: {}", String::from_utf8_lossy(&output.stderr).trim());
                 None
             }
             Err(err) => {
-                println!("SKIPPED: losetup: {err}");
+                println!("SKIPPED: loop device: {err}");
                 None
             }
         }
