@@ -21,8 +21,10 @@ use super::fixed::{Piece, pieces};
 use super::ring::{KernelEnd, discard_call, ring_abilities};
 use super::slots::Slots;
 
-/// Most commands of one queue: half of what a completion queue holds, so that it cannot overflow.
-const MAX_TAGS: u32 = 32_768;
+/// Most commands of one queue. It bounds the table of slots; a ring that has less room takes them in turns.
+const MAX_TAGS: u32 = 1 << 20;
+/// Most entries of a ring (`io_uring_setup(2)`).
+const MAX_RING_ENTRIES: u32 = 32_768;
 
 /// A file's end in one lane.
 pub struct FileQueue {
@@ -67,7 +69,8 @@ impl FileQueue {
     /// Opens the queue for the tags `0..tags` in the lane of `ctx`.
     ///
     /// # Errors
-    /// [`BlockError::Range`] for a number of tags that no ring holds, or what the kernel says to a ring of its own.
+    /// [`BlockError::Range`] for a number of tags out of range, [`BlockError::Open`] where polling is asked for and the
+    /// device cannot, or what the kernel says to a ring of its own.
     pub fn open(file: &Arc<OpenFile>, ctx: &AioContext, tags: u32) -> Result<FileQueue, BlockError> {
         if !(1..=MAX_TAGS).contains(&tags) {
             let expected = format!("from 1 to {MAX_TAGS}");
@@ -137,7 +140,7 @@ impl FileQueue {
 /// A ring with the flags that the options ask for.
 fn own_ring(file: &OpenFile, tags: u32) -> Result<Rc<Ring>, BlockError> {
     let config = RingConfig {
-        entries: tags.next_power_of_two(),
+        entries: tags.next_power_of_two().min(MAX_RING_ENTRIES),
         iopoll: file.iopoll,
         sqpoll_idle_ms: file.sqpoll.map(|sqpoll| sqpoll.idle_ms),
         sqpoll_core: file.sqpoll.and_then(|sqpoll| sqpoll.cpu),
