@@ -278,3 +278,35 @@ fn a_queue_needs_a_sensible_depth() {
         assert!(error.contains("queue depth") && error.contains(&tags.to_string()), "{error}");
     }
 }
+
+/// Without the ring's discard command a helper thread discards by a system call; where that fails too, ENOTSUP.
+#[test]
+fn a_device_is_discarded_by_a_call_where_the_ring_cannot() {
+    let (driver, file) = open(1 << 20, CacheMode::Writeback);
+    drop(driver);
+    let output = std::process::Command::new("losetup").args(["--find", "--show"]).arg(file.path()).output();
+    let Some(output) = output.ok().filter(|output| output.status.success()) else {
+        println!("SKIPPED: loop device: losetup failed");
+        return;
+    };
+    let path = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    let driver = FileDriver::open(&FileOptions::new(&path).discard(DiscardMode::Unmap)).unwrap();
+    let abilities = &driver.file.rules.abilities;
+    abilities.discard_command.store(false, Ordering::Relaxed);
+    let mut bench = Bench::new(&driver);
+    let result = bench.one(Op::Discard, PLAIN, (4096, 8192), Payload::None).0;
+    let (_, got) = bench.read(0, payload(16384));
+    abilities.discard_call.store(false, Ordering::Relaxed);
+    let refused = bench.one(Op::Discard, PLAIN, (4096, 8192), Payload::None).0;
+    drop(bench);
+    drop(driver);
+    let detached = std::process::Command::new("losetup").args(["--detach", &path]).status();
+    assert!(detached.unwrap().success());
+    assert_eq!(result, Ok(()));
+    assert!(
+        got[4096..12288].iter().all(|byte| *byte == 0),
+        "a loop device's discarded blocks read as zeroes"
+    );
+    assert!(got[..4096].iter().chain(&got[12288..]).all(|byte| *byte == 7));
+    assert_eq!(errno(refused), Some(Errno::ENOTSUP));
+}
