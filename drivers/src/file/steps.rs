@@ -16,8 +16,10 @@ use super::probe::FileKind;
 pub enum Step {
     /// Nothing: the slot is free.
     Free,
-    /// The rest of a read or write.
+    /// A read or write.
     Transfer,
+    /// The rest of a read or write, or another try.
+    Rest,
     /// `fdatasync` for a flush.
     Flush,
     /// Write zeroes that may deallocate: punch a hole.
@@ -230,7 +232,7 @@ impl Rules {
                 cannot(&abilities.discard_call);
                 unsupported()
             }
-            Step::Flush | Step::ZeroSync | Step::Transfer | Step::Free => unsupported(),
+            Step::Flush | Step::ZeroSync | Step::Transfer | Step::Rest | Step::Free => unsupported(),
         }
     }
 

@@ -102,7 +102,7 @@ fn goes_on(slots: &Slots) -> Option<(u64, u64, usize)> {
     let index = table.again.pop()?;
     assert_eq!(index, 2);
     let slot = &table.slots[2];
-    assert_eq!(slot.step, Step::Transfer);
+    assert_eq!(slot.step, Step::Rest);
     Some((slot.offset, slot.left, slot.done))
 }
 
@@ -124,6 +124,7 @@ fn short_transfers_go_on_with_the_rest() {
         assert_eq!(goes_on(&slots), Some((12287, 1, 8191)), "{op:?}");
         slots.complete(2, 1, 0);
         assert_eq!(ended(&slots), Some(None), "{op:?}");
+        assert_eq!(slots.table.borrow().slots[2].done, 0, "the next command starts at its start");
         assert!(goes_on(&slots).is_none());
     }
 }
