@@ -8,8 +8,8 @@ use std::sync::Arc;
 use corelane_dma::{Arena, Backing, Payload};
 use corelane_engine::aio::{AioContext, Readiness};
 use corelane_engine::block::{
-    BlockDriver, BlockError, BlockLimits, Errno, IoResult, LeafCommand, LeafCompletion, LeafQueue, Op, ReqFlags,
-    Tag,
+    BlockDriver, BlockError, BlockLimits, Errno, IoResult, LeafCommand, LeafCompletion, LeafQueue, Op,
+    ReqFlags, Tag,
 };
 
 /// How large the disk is and what it consists of.

@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 
 use corelane_engine::aio::{AioContext, Readiness, TimerId};
 use corelane_engine::block::{
-    BlockDriver, BlockError, BlockLimits, IoResult, LeafCommand, LeafCompletion, LeafQueue, MAX_LENGTH_BYTES, Op,
-    ReqFlags, Tag,
+    BlockDriver, BlockError, BlockLimits, IoResult, LeafCommand, LeafCompletion, LeafQueue, MAX_LENGTH_BYTES,
+    Op, ReqFlags, Tag,
 };
 
 use crate::mem::{fill_zeroes, hand_over};

@@ -9,7 +9,9 @@ const PLAIN: ReqFlags = ReqFlags::empty();
 
 /// Bytes that tell where and in which round they were written.
 fn pattern(offset: u64, round: u64, len: usize) -> Vec<u8> {
-    (0..len as u64).map(|i| ((offset + i).wrapping_mul(31) ^ ((offset + i) >> 9) ^ (round * 77)) as u8).collect()
+    (0..len as u64)
+        .map(|i| ((offset + i).wrapping_mul(31) ^ ((offset + i) >> 9) ^ (round * 77)) as u8)
+        .collect()
 }
 
 fn same(got: &[u8], expected: &[u8], offset: u64) -> Result<(), Violation> {

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use corelane_dma::{Backing, BlockPool, IoVector, Payload};
 use corelane_engine::aio::{AioConfig, AioContext, Poller, PollerId, Readiness, Wait};
 use corelane_engine::block::{
-    BlockDriver, BlockError, BlockLimits, Errno, IoResult, LeafCommand, LeafCompletion, LeafQueue, Op, ReqFlags,
-    Tag,
+    BlockDriver, BlockError, BlockLimits, Errno, IoResult, LeafCommand, LeafCompletion, LeafQueue, Op,
+    ReqFlags, Tag,
 };
 
 use super::{ContractOptions, Factory, SPAN_BYTES};
@@ -119,10 +119,14 @@ impl Rig {
         ensure!(options.tags >= 2, "a queue of {} tags is too short to check", options.tags);
         let unit = limits.request_alignment.max(limits.min_mem_alignment).max(512) as usize;
         let block_bytes = unit.max(4096);
-        ensure!(limits.max_transfer == 0 || limits.max_transfer as usize >= block_bytes, "max_transfer is too small");
+        ensure!(
+            limits.max_transfer == 0 || limits.max_transfer as usize >= block_bytes,
+            "max_transfer is too small"
+        );
         // Twice the depth: one set in flight, one to look at.
         let pool = BlockPool::new(block_bytes, 2 * options.tags as usize, block_bytes, Backing::Pages)?;
-        let ctx = AioContext::new(&AioConfig::default()).map_err(|error| Violation::new(error.to_string()))?;
+        let ctx =
+            AioContext::new(&AioConfig::default()).map_err(|error| Violation::new(error.to_string()))?;
         let mut rig = Rig {
             poller: None,
             id: None,
@@ -197,7 +201,8 @@ impl Rig {
 
     /// A block of the pool with `len` bytes showing.
     pub fn block(&self, len: usize) -> Result<Payload, Violation> {
-        let mut buf = self.pool.take().ok_or_else(|| Violation::new("memory that was given up did not come back"))?;
+        let mut buf =
+            self.pool.take().ok_or_else(|| Violation::new("memory that was given up did not come back"))?;
         buf.set_len(len)?;
         Ok(Payload::One(buf))
     }
@@ -214,7 +219,14 @@ impl Rig {
     }
 
     /// Submits a command on a tag that must be free.
-    pub fn submit(&mut self, tag: u32, op: Op, flags: ReqFlags, at: (u64, u64), payload: Payload) -> Result<(), Violation> {
+    pub fn submit(
+        &mut self,
+        tag: u32,
+        op: Op,
+        flags: ReqFlags,
+        at: (u64, u64),
+        payload: Payload,
+    ) -> Result<(), Violation> {
         let place = &mut self.busy[tag as usize];
         ensure!(place.is_none(), "tag {tag} is in use");
         *place = Some(InFlight { segments: segments(&payload) });
@@ -253,7 +265,11 @@ impl Rig {
             return Err(Violation::new(format!("a completion for tag {tag}, which has nothing in flight")));
         };
         let came = segments(&completion.payload);
-        ensure!(expected.segments == came, "tag {tag} came with {:x?} and went with {came:x?}", expected.segments);
+        ensure!(
+            expected.segments == came,
+            "tag {tag} came with {:x?} and went with {came:x?}",
+            expected.segments
+        );
         Ok(())
     }
 
@@ -279,7 +295,13 @@ impl Rig {
     }
 
     /// One command alone, on a tag by chance.
-    pub fn one(&mut self, op: Op, flags: ReqFlags, at: (u64, u64), payload: Payload) -> Result<(IoResult, Payload), Violation> {
+    pub fn one(
+        &mut self,
+        op: Op,
+        flags: ReqFlags,
+        at: (u64, u64),
+        payload: Payload,
+    ) -> Result<(IoResult, Payload), Violation> {
         let tag = self.below(u64::from(self.tags)) as u32;
         self.submit(tag, op, flags, at, payload)?;
         let mut done = self.wait()?;
@@ -289,21 +311,35 @@ impl Rig {
     }
 
     /// As [`one`](Self::one), for what must succeed.
-    pub fn must(&mut self, op: Op, flags: ReqFlags, at: (u64, u64), payload: Payload) -> Result<Payload, Violation> {
+    pub fn must(
+        &mut self,
+        op: Op,
+        flags: ReqFlags,
+        at: (u64, u64),
+        payload: Payload,
+    ) -> Result<Payload, Violation> {
         let (result, payload) = self.one(op, flags, at, payload)?;
         ensure!(result.is_ok(), "{op:?} with {flags:?} of {} bytes at {} failed: {result:?}", at.1, at.0);
         Ok(payload)
     }
 
     /// As [`one`](Self::one), for what may also be answered with ENOTSUP: false then.
-    pub fn may(&mut self, what: &'static str, op: Op, flags: ReqFlags, at: (u64, u64)) -> Result<bool, Violation> {
+    pub fn may(
+        &mut self,
+        what: &'static str,
+        op: Op,
+        flags: ReqFlags,
+        at: (u64, u64),
+    ) -> Result<bool, Violation> {
         match self.one(op, flags, at, Payload::None)?.0 {
             Ok(()) => Ok(true),
             Err(error) if error.errno == Errno::ENOTSUP => {
                 self.unsupported.push(what);
                 Ok(false)
             }
-            Err(error) => Err(Violation::new(format!("{what} of {} bytes at {} failed: {error}", at.1, at.0))),
+            Err(error) => {
+                Err(Violation::new(format!("{what} of {} bytes at {} failed: {error}", at.1, at.0)))
+            }
         }
     }
 

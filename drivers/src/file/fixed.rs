@@ -71,14 +71,16 @@ impl FixedBuffers {
 
     /// Counts one more use of a piece that is registered already; false if it is not.
     pub fn again(&mut self, piece: Piece) -> bool {
-        let found = self.entries.iter_mut().find(|entry| (entry.start, entry.len) == (piece.start, piece.len));
+        let found =
+            self.entries.iter_mut().find(|entry| (entry.start, entry.len) == (piece.start, piece.len));
         found.map(|entry| entry.uses += 1).is_some()
     }
 
     /// Whether a piece overlaps one that is registered.
     pub fn overlaps(&self, piece: Piece) -> bool {
         self.entries.iter().any(|entry| {
-            piece.start < entry.start.saturating_add(entry.len) && entry.start < piece.start.saturating_add(piece.len)
+            piece.start < entry.start.saturating_add(entry.len)
+                && entry.start < piece.start.saturating_add(piece.len)
         })
     }
 

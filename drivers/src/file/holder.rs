@@ -44,7 +44,9 @@ fn find(fd: BorrowedFd<'_>, byte: i64) -> Option<Holder> {
     let file = format!("{major:02x}:{minor:02x}:{}", stat.st_ino);
     let ours = std::process::id();
     for entry in fs::read_dir("/proc").ok()?.flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
+            continue;
+        };
         let Ok(descriptors) = fs::read_dir(entry.path().join("fdinfo")) else { continue };
         for descriptor in descriptors.flatten() {
             if pid == ours && descriptor.file_name().to_str() == Some(fd.as_raw_fd().to_string().as_str()) {

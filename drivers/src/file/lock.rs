@@ -83,7 +83,7 @@ impl LockRequest {
 
 /// Locks the open image `fd` or says who is in the way. `filename` is for messages.
 ///
-/// The locks live as long as the open file description.
+/// The locks live as long as the open file description, or until [`release`].
 ///
 /// # Errors
 /// [`BlockError::Locked`] when another user excludes this one, or, unless `locking` is `auto`, when the kernel or the file
@@ -107,7 +107,9 @@ pub fn acquire(
         }
         Refusal::Unable(err) => Err(BlockError::Locked {
             filename: filename.to_owned(),
-            reason: format!("the file system refuses locks ({err}); use locking=off if nobody else uses the image"),
+            reason: format!(
+                "the file system refuses locks ({err}); use locking=off if nobody else uses the image"
+            ),
         }),
         Refusal::Conflict(conflict) => {
             let holder = holder::describe(fd, conflict.byte());
@@ -147,7 +149,10 @@ impl Conflict {
                 format!("{holder} uses the image and shares no \"{}\" permission", permission.name())
             }
             Conflict::TakenByOther(permission) => {
-                format!("{holder} has the \"{}\" permission, which this use does not share", permission.name())
+                format!(
+                    "{holder} has the \"{}\" permission, which this use does not share",
+                    permission.name()
+                )
             }
         };
         format!(
@@ -187,11 +192,11 @@ fn check(fd: BorrowedFd<'_>, request: LockRequest) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Gives up every lock byte.
-fn release(fd: BorrowedFd<'_>) {
+/// Gives up every lock byte, or does nothing if there are none.
+pub fn release(fd: BorrowedFd<'_>) {
     let mut lock = byte_lock(libc::F_UNLCK, TAKEN_BASE);
     lock.l_len = UNSHARED_BASE + 8 - TAKEN_BASE;
-    // The descriptor is about to be closed, which releases the locks for certain.
+    // The descriptor is about to be closed, which releases the locks at some time for certain.
     if let Err(errno) = fcntl(fd, FcntlArg::F_OFD_SETLK(&lock)) {
         tracing::debug!(%errno, "lock bytes not released before close");
     }

@@ -69,7 +69,8 @@ impl FileDriver {
     /// - [`BlockError::Locked`] when another user excludes this one; the message says who and what may be done.
     pub fn open(options: &FileOptions) -> Result<FileDriver, BlockError> {
         let filename = options.filename.display().to_string();
-        let refuse = |reason: &str| BlockError::Open { filename: filename.clone(), reason: reason.to_owned() };
+        let refuse =
+            |reason: &str| BlockError::Open { filename: filename.clone(), reason: reason.to_owned() };
         let direct = options.cache.direct();
         if options.iopoll && !direct {
             return Err(refuse("polling for completions (iopoll) needs cache=none or cache=directsync"));
@@ -78,14 +79,17 @@ impl FileDriver {
             .map_err(|err| probe::explain_open(&filename, &err, direct, options.read_only))?;
         let found = probe::probe(fd.as_fd(), &filename, direct)?;
         if found.read_only && !options.read_only {
-            return Err(refuse("the device is set read-only (see blockdev --setrw); open it with read-only=on"));
-        }
-        if options.iopoll && found.never_polls {
-            tracing::warn!(filename, "the device has no polled queues; iopoll will spin for its interrupts");
+            return Err(refuse(
+                "the device is set read-only (see blockdev --setrw); open it with read-only=on",
+            ));
         }
         let request = LockRequest::new(options.read_only, options.share_rw);
         lock::acquire(fd.as_fd(), &filename, request, options.locking)?;
-        Ok(FileDriver { file: Arc::new(OpenFile::new(fd, filename, options, &found)) })
+        let file = OpenFile::new(fd, filename, options, &found);
+        file.limits
+            .validate()
+            .map_err(|source| BlockError::Limits { driver: file.kind.format_name(), source })?;
+        Ok(FileDriver { file: Arc::new(file) })
     }
 
     /// What kind of file it is.
@@ -129,6 +133,13 @@ impl OpenFile {
     }
 }
 
+impl Drop for OpenFile {
+    /// A ring that is being taken down may keep the file open a little longer than we do; its locks must not stay.
+    fn drop(&mut self) {
+        lock::release(self.fd.as_fd());
+    }
+}
+
 fn open_fd(options: &FileOptions) -> io::Result<OwnedFd> {
     let direct = if options.cache.direct() { libc::O_DIRECT } else { 0 };
     // O_NONBLOCK keeps the opening of a FIFO from waiting for its other end; for files and disks it means nothing.
@@ -144,10 +155,7 @@ fn open_fd(options: &FileOptions) -> io::Result<OwnedFd> {
 
 impl BlockDriver for FileDriver {
     fn format_name(&self) -> &'static str {
-        match self.file.kind {
-            FileKind::Regular => "file",
-            FileKind::Block => "host_device",
-        }
+        self.file.kind.format_name()
     }
 
     fn limits(&self) -> &BlockLimits {

@@ -116,11 +116,7 @@ impl FromStr for Locking {
             "on" => Ok(Locking::On),
             "off" => Ok(Locking::Off),
             "auto" => Ok(Locking::Auto),
-            _ => Err(OptionError {
-                option: "locking",
-                value: text.to_owned(),
-                expected: "on, off or auto",
-            }),
+            _ => Err(OptionError { option: "locking", value: text.to_owned(), expected: "on, off or auto" }),
         }
     }
 }
@@ -281,7 +277,11 @@ mod tests {
         for (name, direct, writeback, no_flush) in table {
             let mode: CacheMode = name.parse().unwrap();
             assert_eq!(mode.to_string(), name);
-            assert_eq!((mode.direct(), mode.write_cache(), mode.no_flush()), (direct, writeback, no_flush), "{name}");
+            assert_eq!(
+                (mode.direct(), mode.write_cache(), mode.no_flush()),
+                (direct, writeback, no_flush),
+                "{name}"
+            );
         }
     }
 

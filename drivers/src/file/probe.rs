@@ -33,6 +33,16 @@ pub enum FileKind {
     Block,
 }
 
+impl FileKind {
+    /// The name of QEMU's driver for this kind.
+    pub const fn format_name(self) -> &'static str {
+        match self {
+            FileKind::Regular => "file",
+            FileKind::Block => "host_device",
+        }
+    }
+}
+
 /// What was found out about an open file.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Probe {
@@ -44,8 +54,6 @@ pub struct Probe {
     pub logical_block_bytes: u32,
     /// Whether it may be able to discard.
     pub discard: bool,
-    /// Whether the device below is known to be unable to poll for completions.
-    pub never_polls: bool,
     /// Whether it is a block device that is set read-only.
     pub read_only: bool,
 }
@@ -72,7 +80,6 @@ pub fn probe(fd: BorrowedFd<'_>, filename: &str, direct: bool) -> Result<Probe, 
         limits,
         logical_block_bytes: 1,
         discard: true,
-        never_polls: queue.can_poll == Some(false),
         read_only: kind == FileKind::Block && queue.read_only == Some(true),
     };
     if kind == FileKind::Block {
@@ -110,7 +117,8 @@ fn direct_limits(
     queue: &DeviceQueue,
     limits: &mut BlockLimits,
 ) -> Result<(), BlockError> {
-    let refused = || open_error(filename, "no alignment works with O_DIRECT; use cache=writeback or writethrough");
+    let refused =
+        || open_error(filename, "no alignment works with O_DIRECT; use cache=writeback or writethrough");
     let data = data_offset(fd, kind);
     let (memory, request) = match told_alignment(fd) {
         Told::Alignment { memory, request } => (memory, request),
@@ -134,7 +142,10 @@ fn direct_limits(
 
 /// What `statx` says of direct I/O.
 enum Told {
-    Alignment { memory: u32, request: u32 },
+    Alignment {
+        memory: u32,
+        request: u32,
+    },
     /// The file cannot do it.
     Refused,
     /// The kernel does not say.
@@ -142,11 +153,14 @@ enum Told {
 }
 
 fn told_alignment(fd: BorrowedFd<'_>) -> Told {
-    let Ok(stat) = rustix::fs::statx(fd, "", AtFlags::EMPTY_PATH, STATX_DIOALIGN) else { return Told::Nothing };
+    let Ok(stat) = rustix::fs::statx(fd, "", AtFlags::EMPTY_PATH, STATX_DIOALIGN) else {
+        return Told::Nothing;
+    };
     if stat.stx_mask & STATX_DIOALIGN.bits() == 0 {
         return Told::Nothing;
     }
-    let (memory, request) = (valid_alignment(stat.stx_dio_mem_align), valid_alignment(stat.stx_dio_offset_align));
+    let (memory, request) =
+        (valid_alignment(stat.stx_dio_mem_align), valid_alignment(stat.stx_dio_offset_align));
     match (memory, request) {
         (Some(memory), Some(request)) => Told::Alignment { memory, request },
         _ if stat.stx_dio_offset_align == 0 => Told::Refused,
@@ -174,7 +188,8 @@ fn data_offset(fd: BorrowedFd<'_>, kind: FileKind) -> Option<u64> {
 /// try on, `None` if nothing works.
 fn trial_request(fd: BorrowedFd<'_>, data: Option<u64>) -> Option<u32> {
     let Some(data) = data else { return Some(CAREFUL_ALIGNMENT) };
-    let mut buffer = DmaBuffer::new(CAREFUL_ALIGNMENT as usize, CAREFUL_ALIGNMENT as usize, Backing::Pages).ok()?;
+    let mut buffer =
+        DmaBuffer::new(CAREFUL_ALIGNMENT as usize, CAREFUL_ALIGNMENT as usize, Backing::Pages).ok()?;
     TRIAL_ALIGNMENTS.into_iter().find(|align| {
         let memory = buffer.as_mut_slice().and_then(|whole| whole.get_mut(..*align as usize));
         memory.is_some_and(|memory| worked(&rustix::io::pread(fd, memory, data + u64::from(*align))))

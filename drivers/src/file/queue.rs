@@ -10,17 +10,21 @@ use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Condvar, Mutex};
 
-use corelane_dma::MemRegion;
-use corelane_engine::aio::{AioContext, AioError, Readiness, Ring, RingConfig};
-use corelane_engine::block::{BlockError, LeafCommand, LeafCompletion, LeafQueue, Tag};
+use corelane_dma::{Backing, DmaBuffer, IoBuf, MemRegion, Payload};
+use corelane_engine::aio::{AioContext, AioError, Readiness, Ring, RingConfig, offload};
+use corelane_engine::block::{
+    BlockError, Errno, IoError, LeafCommand, LeafCompletion, LeafQueue, Op, ReqFlags, Tag,
+};
 
 use super::OpenFile;
 use super::fixed::{Piece, pieces};
 use super::ring::{KernelEnd, discard_call, ring_abilities};
 use super::slots::Slots;
 
-/// Most commands of one queue: half of what a completion queue holds, so that it cannot overflow.
-const MAX_TAGS: u32 = 32_768;
+/// Most commands of one queue. It bounds the table of slots; a ring that has less room takes them in turns.
+const MAX_TAGS: u32 = 1 << 20;
+/// Most entries of a ring (`io_uring_setup(2)`).
+const MAX_RING_ENTRIES: u32 = 32_768;
 
 /// A file's end in one lane.
 pub struct FileQueue {
@@ -65,7 +69,8 @@ impl FileQueue {
     /// Opens the queue for the tags `0..tags` in the lane of `ctx`.
     ///
     /// # Errors
-    /// [`BlockError::Range`] for a number of tags that no ring holds, or what the kernel says to a ring of its own.
+    /// [`BlockError::Range`] for a number of tags out of range, [`BlockError::Open`] where polling is asked for and the
+    /// device cannot, or what the kernel says to a ring of its own.
     pub fn open(file: &Arc<OpenFile>, ctx: &AioContext, tags: u32) -> Result<FileQueue, BlockError> {
         if !(1..=MAX_TAGS).contains(&tags) {
             let expected = format!("from 1 to {MAX_TAGS}");
@@ -78,6 +83,9 @@ impl FileQueue {
         let transfers = own.unwrap_or_else(|| Rc::clone(shared));
         note_abilities(file, operations.as_ref().unwrap_or(&transfers));
         let kernel = KernelEnd::new(Slots::new(Arc::clone(file), tags), transfers, operations);
+        if file.iopoll {
+            try_polling(file, &kernel)?;
+        }
         Ok(FileQueue { kernel, ctx: ctx.clone(), own_ring, calls: Arc::default() })
     }
 
@@ -91,7 +99,7 @@ impl FileQueue {
         let file = Arc::clone(&self.kernel.slots().file);
         let slots = Rc::downgrade(self.kernel.slots());
         let guard = self.calls.begin();
-        let call = corelane_engine::aio::offload(move || {
+        let call = offload(move || {
             let _until_the_end = guard;
             discard_call(file.fd.as_fd(), offset, bytes)
         });
@@ -132,7 +140,7 @@ impl FileQueue {
 /// A ring with the flags that the options ask for.
 fn own_ring(file: &OpenFile, tags: u32) -> Result<Rc<Ring>, BlockError> {
     let config = RingConfig {
-        entries: tags.next_power_of_two(),
+        entries: tags.next_power_of_two().min(MAX_RING_ENTRIES),
         iopoll: file.iopoll,
         sqpoll_idle_ms: file.sqpoll.map(|sqpoll| sqpoll.idle_ms),
         sqpoll_core: file.sqpoll.and_then(|sqpoll| sqpoll.cpu),
@@ -140,6 +148,36 @@ fn own_ring(file: &OpenFile, tags: u32) -> Result<Rc<Ring>, BlockError> {
         ..RingConfig::default()
     };
     Ok(Ring::new(&config)?)
+}
+
+/// Reads the first block once: neither the kernel nor sysfs says beforehand whether all of file system, device and its
+/// driver can poll.
+fn try_polling(file: &OpenFile, kernel: &KernelEnd) -> Result<(), BlockError> {
+    let block = file.limits.request_alignment.max(4096) as usize;
+    let buffer = DmaBuffer::new(block, file.limits.opt_mem_alignment as usize, Backing::Pages)?;
+    let payload = Payload::One(IoBuf::from(buffer));
+    let command =
+        LeafCommand { op: Op::Read, flags: ReqFlags::empty(), offset: 0, bytes: block as u64, payload };
+    // A new queue takes a command on its first tag.
+    if kernel.submit(Tag(0), command).is_err() {
+        return Ok(());
+    }
+    loop {
+        kernel.ring().submit_and_wait(1, None)?;
+        kernel.ring().reap();
+        kernel.resume(|_, _, _| {});
+        let Some(completion) = kernel.slots().table.borrow_mut().done.pop() else { continue };
+        return match completion.result {
+            Err(IoError { errno: Errno::ENOTSUP, .. }) => Err(BlockError::Open {
+                filename: file.filename.clone(),
+                reason: "its device or file system cannot poll for completions, so leave iopoll out (an NVMe device \
+                         can if its driver was loaded with poll_queues=1 or more)"
+                    .to_owned(),
+            }),
+            // An unreadable block is no reason: requests will tell.
+            _ => Ok(()),
+        };
+    }
 }
 
 /// Takes note of operations that the kernel's io_uring does not have at all.

@@ -15,11 +15,11 @@ use corelane_dma::Payload;
 use corelane_engine::aio::CqeSink;
 use corelane_engine::block::{Errno, IoResult, LeafCompletion, Op, ReqFlags, Tag};
 
+use super::OpenFile;
 use super::fixed::FixedBuffers;
 use super::map;
 use super::probe::FileKind;
 use super::steps::{Next, Step};
-use super::OpenFile;
 
 /// How often a command that makes no progress is sent again after EINTR or EAGAIN before the error passes up. Each try
 /// takes a turn of the lane at least.
@@ -34,7 +34,7 @@ pub struct Slot {
     pub offset: u64,
     /// What is left to transfer, or the length of the range, in bytes.
     pub left: u64,
-    /// How much of the payload is done, in bytes.
+    /// How much of the payload is done, in bytes. Not 0 only in [`Step::Rest`].
     pub done: usize,
     /// What the slot waits for.
     pub step: Step,
@@ -42,10 +42,12 @@ pub struct Slot {
     pub op: Op,
     /// How.
     pub flags: ReqFlags,
+    /// Tries without progress. 0 in a free slot, and where the step is [`Step::Transfer`].
     retries: u16,
-    /// The segments as the kernel wants them. It grows to the longest vector that was seen and stays so.
-    pub iovecs: Vec<libc::iovec>,
 }
+
+// Two requests never share a cache line, and the index is a shift.
+const _: () = assert!(size_of::<Slot>() == 64);
 
 impl Slot {
     const fn free() -> Slot {
@@ -58,7 +60,6 @@ impl Slot {
             op: Op::Flush,
             flags: ReqFlags::empty(),
             retries: 0,
-            iovecs: Vec::new(),
         }
     }
 
@@ -66,13 +67,19 @@ impl Slot {
     #[inline]
     pub fn start_transfer(&mut self, op: Op, flags: ReqFlags, offset: u64, payload: Payload) {
         self.left = payload.len_bytes() as u64;
-        self.payload = payload;
+        // A free slot has no payload, so there is nothing to drop; looking would cost more than all the rest.
+        std::mem::forget(std::mem::replace(&mut self.payload, payload));
         self.offset = offset;
-        self.done = 0;
         self.step = Step::Transfer;
         self.op = op;
         self.flags = flags;
-        self.retries = 0;
+    }
+
+    /// Frees the slot, with its completion.
+    #[inline]
+    fn end(&mut self, index: usize, result: IoResult) -> LeafCompletion {
+        self.step = Step::Free;
+        LeafCompletion { tag: Tag(index as u32), result, payload: std::mem::take(&mut self.payload) }
     }
 
     /// Moves `bytes` bytes on, at most what is left.
@@ -102,6 +109,8 @@ impl Slot {
 pub struct Table {
     /// One slot per tag.
     pub slots: Box<[Slot]>,
+    /// For each slot, the segments as the kernel wants them. They grow to the longest vector that was seen and stay so.
+    pub iovecs: Box<[Vec<libc::iovec>]>,
     /// What has completed and was not reaped yet.
     pub done: Vec<LeafCompletion>,
     /// Slots to be sent again: the rest of a short transfer, the next step, another try.
@@ -127,6 +136,7 @@ impl Slots {
         let count = tags as usize;
         let table = Table {
             slots: (0..count).map(|_| Slot::free()).collect(),
+            iovecs: (0..count).map(|_| Vec::new()).collect(),
             done: Vec::with_capacity(count),
             again: Vec::with_capacity(count),
             fixed: FixedBuffers::default(),
@@ -140,20 +150,19 @@ impl Slots {
         self.table.borrow().slots.iter().any(|slot| slot.step != Step::Free && which(slot.step))
     }
 
-    /// Starts to give everything up: nothing is sent again.
+    /// Starts to give everything up: nothing is sent again, and completions go nowhere.
     pub fn close(&self) {
         let table = &mut *self.table.borrow_mut();
         table.closing = true;
-        for index in table.again.drain(..) {
-            table.slots[index as usize].step = Step::Free;
+        for index in std::mem::take(&mut table.again) {
+            table.finish(index as usize, Ok(()));
         }
     }
 
     /// A completion that is not simply a transfer of everything.
     #[cold]
     #[inline(never)]
-    fn complete_slow(&self, index: usize, result: i32) {
-        let table = &mut *self.table.borrow_mut();
+    fn complete_slow(&self, table: &mut Table, index: usize, result: i32) {
         let Some(slot) = table.slots.get_mut(index) else { return };
         let next = match slot.step {
             Step::Free => {
@@ -161,7 +170,7 @@ impl Slots {
                 return;
             }
             _ if table.closing => Next::Done(Ok(())),
-            Step::Transfer => self.after_transfer(slot, result),
+            Step::Transfer | Step::Rest => self.after_transfer(slot, result),
             step => self.after_operation(slot, step, result),
         };
         table.proceed(index, next);
@@ -181,7 +190,7 @@ impl Slots {
         let Ok(moved) = u32::try_from(result) else {
             let errno = Errno::from_raw(result);
             let again = matches!(errno, Errno::EINTR | Errno::EAGAIN) && slot.may_retry();
-            return if again { Next::Go(Step::Transfer) } else { failed(errno) };
+            return if again { Next::Go(Step::Rest) } else { failed(errno) };
         };
         let moved = u64::from(moved);
         if moved > slot.left {
@@ -197,11 +206,11 @@ impl Slots {
             // The end of a file is the only place where a transfer stops at an odd offset, and O_DIRECT could not go on
             // from there.
             Op::Read if moved == 0 || stray != 0 => self.at_end(slot),
-            Op::Read => Next::Go(Step::Transfer),
+            Op::Read => Next::Go(Step::Rest),
             _ => {
                 slot.go_back(stray);
                 match moved > stray || slot.may_retry() {
-                    true => Next::Go(Step::Transfer),
+                    true => Next::Go(Step::Rest),
                     false => failed(Errno::EIO),
                 }
             }
@@ -235,7 +244,8 @@ impl Slots {
 
     /// The result of a discard that a helper thread has made.
     pub fn complete_call(&self, index: u32, errno: Option<Errno>) {
-        self.complete_slow(index as usize, errno.map_or(0, |errno| -errno.raw()));
+        let table = &mut *self.table.borrow_mut();
+        self.complete_slow(table, index as usize, errno.map_or(0, |errno| -errno.raw()));
     }
 }
 
@@ -244,7 +254,7 @@ fn retry_whole_block(slots: &Slots, slot: &mut Slot) -> Next {
     let retries = slot.retries;
     slot.go_back((slot.offset % u64::from(slots.file.limits.request_alignment)).min(slot.done as u64));
     slot.retries = retries;
-    Next::Go(Step::Transfer)
+    Next::Go(Step::Rest)
 }
 
 fn failed(errno: Errno) -> Next {
@@ -263,12 +273,10 @@ impl Table {
         }
     }
 
-    #[inline]
     fn finish(&mut self, index: usize, result: IoResult) {
         let slot = &mut self.slots[index];
-        slot.step = Step::Free;
-        let payload = std::mem::take(&mut slot.payload);
-        self.done.push(LeafCompletion { tag: Tag(index as u32), result, payload });
+        self.done.push(slot.end(index, result));
+        (slot.done, slot.retries) = (0, 0);
     }
 }
 
@@ -276,15 +284,13 @@ impl CqeSink for Slots {
     #[inline]
     fn complete(&self, key: u64, result: i32, _flags: u32) {
         let index = key as usize;
-        let mut table = self.table.borrow_mut();
-        if let Some(slot) = table.slots.get(index)
-            && slot.step == Step::Transfer
-            && i64::from(result) == slot.left as i64
-        {
-            table.finish(index, Ok(()));
-            return;
+        let table = &mut *self.table.borrow_mut();
+        match table.slots.get_mut(index) {
+            Some(slot) if slot.step == Step::Transfer && i64::from(result) == slot.left as i64 => {
+                let completion = slot.end(index, Ok(()));
+                table.done.push(completion);
+            }
+            _ => self.complete_slow(table, index, result),
         }
-        drop(table);
-        self.complete_slow(index, result);
     }
 }

@@ -16,8 +16,10 @@ use super::probe::FileKind;
 pub enum Step {
     /// Nothing: the slot is free.
     Free,
-    /// The rest of a read or write.
+    /// A read or write.
     Transfer,
+    /// The rest of a read or write, or another try.
+    Rest,
     /// `fdatasync` for a flush.
     Flush,
     /// Write zeroes that may deallocate: punch a hole.
@@ -230,7 +232,7 @@ impl Rules {
                 cannot(&abilities.discard_call);
                 unsupported()
             }
-            Step::Flush | Step::ZeroSync | Step::Transfer | Step::Free => unsupported(),
+            Step::Flush | Step::ZeroSync | Step::Transfer | Step::Rest | Step::Free => unsupported(),
         }
     }
 
@@ -284,7 +286,11 @@ mod tests {
         let rules = rules(FileKind::Regular);
         assert_eq!(rules.first(Op::WriteZeroes, ReqFlags::MAY_UNMAP), Next::Go(Step::ZeroPunch));
         assert_eq!(rules.after(Step::ZeroPunch, Some(Errno::EBUSY), NONE), Next::Go(Step::ZeroRange));
-        assert_eq!(rules.first(Op::WriteZeroes, ReqFlags::MAY_UNMAP), Next::Go(Step::ZeroPunch), "not learned");
+        assert_eq!(
+            rules.first(Op::WriteZeroes, ReqFlags::MAY_UNMAP),
+            Next::Go(Step::ZeroPunch),
+            "not learned"
+        );
         assert_eq!(
             rules.after(Step::ZeroRange, Some(Errno::EOPNOTSUPP), NONE),
             Next::Go(Step::ZeroPunchFirst)

@@ -28,8 +28,6 @@ pub struct DeviceQueue {
     pub write_zeroes_max_bytes: Option<u64>,
     /// Alignment of memory for DMA, in bytes.
     pub memory_alignment: Option<u64>,
-    /// Whether completions can be polled for.
-    pub can_poll: Option<bool>,
     /// Whether the device is set read-only (`blockdev --setro`); opening it for writing succeeds all the same.
     pub read_only: Option<bool>,
 }
@@ -42,7 +40,8 @@ impl DeviceQueue {
 
     fn read(by_number: &Path, major: u32, minor: u32) -> DeviceQueue {
         let device = by_number.join(format!("{major}:{minor}"));
-        let queue = if device.join("partition").exists() { device.join("../queue") } else { device.join("queue") };
+        let queue =
+            if device.join("partition").exists() { device.join("../queue") } else { device.join("queue") };
         let value = |name| attribute(&queue, name);
         DeviceQueue {
             logical_block_size: value("logical_block_size"),
@@ -55,7 +54,6 @@ impl DeviceQueue {
             write_zeroes_max_bytes: value("write_zeroes_max_bytes"),
             // The attribute is a mask.
             memory_alignment: value("dma_alignment").map(|mask| mask.saturating_add(1)),
-            can_poll: value("io_poll").map(|on| on != 0),
             read_only: attribute(&device, "ro").map(|on| on != 0),
         }
     }
@@ -82,7 +80,6 @@ mod tests {
         write(&disk.join("queue"), "logical_block_size", "4096\n");
         write(&disk.join("queue"), "max_sectors_kb", "1280\n");
         write(&disk.join("queue"), "dma_alignment", "3\n");
-        write(&disk.join("queue"), "io_poll", "0\n");
         write(&disk.join("queue"), "max_segments", "many\n");
         write(&disk.join("sda1"), "partition", "1\n");
         write(&disk.join("sda1"), "ro", "1\n");
@@ -95,7 +92,6 @@ mod tests {
             logical_block_size: Some(4096),
             max_bytes: Some(1280 * 1024),
             memory_alignment: Some(4),
-            can_poll: Some(false),
             ..DeviceQueue::default()
         };
         assert_eq!(DeviceQueue::read(&by_number, 8, 0), expected);
