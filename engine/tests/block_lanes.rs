@@ -2,9 +2,6 @@
 
 mod support;
 
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
-
 use corelane_dma::Payload;
 use corelane_engine::aio::{AioConfig, IoThread};
 use corelane_engine::block::{BlockBackend, BlockLimits, Request};
@@ -36,21 +33,15 @@ fn run(delay: u32, reverse: bool) {
     let backend = device.backend();
     let lanes = 3;
     let threads: Vec<_> =
-        (0..lanes).map(|_| IoThread::spawn(AioConfig::default()).expect("a lane")).collect();
-    let ends: Vec<_> = threads
-        .iter()
-        .enumerate()
-        .map(|(lane, thread)| {
+        (0..lanes).map(|_| IoThread::spawn(&AioConfig::default()).expect("a lane")).collect();
+    std::thread::scope(|scope| {
+        for (lane, thread) in threads.iter().enumerate() {
             let backend = backend.clone();
-            thread.start(move |_| write_own_bytes(backend, lane, lanes, 20))
-        })
-        .collect();
-    for end in ends {
-        end.wait().expect("a lane that ended well");
-    }
+            let work = thread.handle().run_on(move |_: &_| write_own_bytes(backend, lane, lanes, 20));
+            scope.spawn(|| work.wait().expect("a lane that ended well"));
+        }
+    });
     threads.into_iter().for_each(|thread| thread.join().expect("a lane that ended well"));
-    let _ = Arc::strong_count(&device);
-    assert_eq!(device.registered.load(Ordering::Relaxed), 0);
 }
 
 #[test]

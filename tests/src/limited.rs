@@ -5,7 +5,8 @@ use std::sync::Arc;
 use corelane_dma::MemRegion;
 use corelane_engine::aio::{AioContext, Readiness};
 use corelane_engine::block::{
-    BlockDriver, BlockError, BlockLimits, BlockStatus, LeafCommand, LeafCompletion, LeafQueue, Op, ReqFlags, Tag,
+    BlockDriver, BlockError, BlockLimits, BlockStatus, LeafCommand, LeafCompletion, LeafQueue, Op, ReqFlags,
+    Tag,
 };
 
 /// What is taken away from a driver.
@@ -109,10 +110,16 @@ impl Checked {
                 assert!(!(self.restrictions.no_fua && command.flags.contains(ReqFlags::FUA)));
             }
             Op::WriteZeroes => {
-                assert!(!self.restrictions.no_zeroes && command.bytes <= limits.zeroes_bound(), "{command:?}");
+                assert!(
+                    !self.restrictions.no_zeroes && command.bytes <= limits.zeroes_bound(),
+                    "{command:?}"
+                );
             }
             Op::Discard => {
-                assert!(!self.restrictions.no_discard && command.bytes <= limits.discard_bound(), "{command:?}");
+                assert!(
+                    !self.restrictions.no_discard && command.bytes <= limits.discard_bound(),
+                    "{command:?}"
+                );
             }
             Op::Flush => {}
         }

@@ -1,8 +1,10 @@
 //! Other programs that tests run: our own, built from this tree, and those of other projects.
 
-use std::path::PathBuf;
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::OnceLock;
+use std::sync::{Mutex, PoisonError};
 
 use crate::{Lack, skip};
 
@@ -26,28 +28,32 @@ fn find(name: &str) -> Option<PathBuf> {
 /// # Panics
 /// When it does not build.
 pub fn own_program(name: &str) -> Command {
-    static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    Command::new(BUILT.get_or_init(build_binaries).join(name))
-}
-
-/// Builds every binary of the workspace; gives the folder that they are in.
-fn build_binaries() -> PathBuf {
+    static BUILT: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
     // A test binary is TARGET/PROFILE/deps/NAME.
     let exe = std::env::current_exe().unwrap_or_else(|err| panic!("cannot find the test's own file: {err}"));
-    let folder =
-        exe.parent().and_then(|deps| deps.parent()).expect("a test binary is below a profile's folder");
-    // Built just before by `tests/run`: do not ask cargo once a test.
+    let folder = exe.parent().and_then(Path::parent).expect("a test binary is below a profile's folder");
+    // `tests/run` has built all of them just before: do not ask cargo once a test.
     if std::env::var_os("CORELANE_BINARIES_BUILT").is_none() {
-        let profile = match folder.file_name().and_then(|name| name.to_str()) {
-            Some("debug") | None => "dev",
-            Some(name) => name,
-        };
-        let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-        cargo.args(["build", "--quiet", "--workspace", "--bins", "--profile", profile]);
-        let target = folder.parent().expect("a profile's folder is below the target folder");
-        run(cargo.current_dir(env!("CARGO_MANIFEST_DIR")).env("CARGO_TARGET_DIR", target));
+        // A build that failed before fails again, so what it left behind does not matter.
+        let mut built = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
+        if !built.contains(name) {
+            build(name, folder);
+            built.insert(name.to_owned());
+        }
     }
-    folder.to_owned()
+    Command::new(folder.join(name))
+}
+
+/// Builds the binary `name` into the profile's folder `folder`.
+fn build(name: &str, folder: &Path) {
+    let profile = match folder.file_name().and_then(OsStr::to_str) {
+        Some("debug") | None => "dev",
+        Some(profile) => profile,
+    };
+    let target = folder.parent().expect("a profile's folder is below the target folder");
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.args(["build", "--quiet", "--workspace", "--profile", profile, "--bin", name]);
+    run(cargo.current_dir(env!("CARGO_MANIFEST_DIR")).env("CARGO_TARGET_DIR", target));
 }
 
 /// Runs a command to its end and gives what it printed.

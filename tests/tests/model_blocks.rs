@@ -184,7 +184,7 @@ impl Sequence {
         let backend = BlockBackend::new(driver, BackendOptions::default()).expect("a backend");
         let count = rng.random_range(1..=MOST_LANES);
         let depth = rng.random_range(1..=16);
-        let lanes: Vec<_> = (0..count).map(|_| IoThread::spawn(AioConfig::default()).expect("a lane")).collect();
+        let lanes: Vec<_> = (0..count).map(|_| IoThread::spawn(&AioConfig::default()).expect("a lane")).collect();
         for lane in &lanes {
             let backend = backend.clone();
             let open = move |ctx: &AioContext| {
@@ -217,18 +217,10 @@ impl Sequence {
 
     fn step(&mut self) {
         let dealt = self.plan_step();
-        let calls: Vec<_> = self
-            .lanes
-            .iter()
-            .zip(&dealt)
-            .map(|(lane, plans)| {
-                let plans = plans.clone();
-                lane.handle().run_on(move |_: &AioContext| carry_out(plans))
-            })
-            .collect();
+        let outcomes = self.run(&dealt);
         let mut discards = Vec::new();
-        for (call, plans) in calls.into_iter().zip(dealt) {
-            for (plan, (result, read)) in plans.into_iter().zip(call.wait().expect("the lane runs")) {
+        for (outcomes, plans) in outcomes.into_iter().zip(dealt) {
+            for (plan, (result, read)) in plans.into_iter().zip(outcomes) {
                 assert_eq!(result, Ok(()), "{:?} {}+{}", plan.op, plan.offset, plan.bytes);
                 let range = plan.offset as usize..plan.end() as usize;
                 match plan.op {
@@ -243,6 +235,23 @@ impl Sequence {
         for plan in discards {
             self.adopt_discarded(&plan);
         }
+    }
+
+    /// Carries out the plans of each lane, all lanes at once.
+    fn run(&self, dealt: &[Vec<Plan>]) -> Vec<Vec<Outcome>> {
+        std::thread::scope(|scope| {
+            let waiting: Vec<_> = self
+                .lanes
+                .iter()
+                .zip(dealt)
+                .map(|(lane, plans)| {
+                    let plans = plans.clone();
+                    let call = lane.handle().run_on(move |_: &AioContext| carry_out(plans));
+                    scope.spawn(|| call.wait().expect("the lane runs"))
+                })
+                .collect();
+            waiting.into_iter().map(|thread| thread.join().expect("the lane's outcomes")).collect()
+        })
     }
 
     /// What was discarded may read as before or as zeroes, each byte for itself.

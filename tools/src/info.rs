@@ -94,7 +94,7 @@ pub fn run(image: &Image) -> Result<(), ToolError> {
 impl IoUring {
     /// Sets up a lane as the engine does, and looks at what came of it.
     fn probe() -> IoUring {
-        match AioContext::new(AioConfig::default()) {
+        match AioContext::new(&AioConfig::default()) {
             Ok(lane) => {
                 let set_up = lane.ring().set_up_flags().iter_names().map(|(name, _)| name.to_lowercase());
                 IoUring { available: true, set_up: set_up.collect(), reason: None }

@@ -8,12 +8,12 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use corelane_drivers::file::{CacheMode, FileDriver, FileOptions, Locking};
+use corelane_drivers::file::{CacheMode, DiscardMode, FileDriver, FileOptions, Locking};
 use corelane_engine::block::BlockError;
 
 /// Looks at images and block devices the way Corelane's engine does.
 #[derive(Parser)]
-#[command(name = "corelane", version, about)]
+#[command(name = "corelane", version)]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -56,7 +56,9 @@ enum Form {
 impl Image {
     fn open(&self) -> Result<FileDriver, BlockError> {
         let locking = if self.force_share { Locking::Off } else { Locking::Auto };
-        FileDriver::open(&FileOptions::new(&self.file).read_only(true).cache(self.cache).locking(locking))
+        let options = FileOptions::new(&self.file).read_only(true).cache(self.cache).locking(locking);
+        // Nothing is discarded, but so it shows whether it could be.
+        FileDriver::open(&options.discard(DiscardMode::Unmap))
     }
 }
 

@@ -119,6 +119,27 @@ fn json_of_a_reduced_job_has_fios_keys() {
 }
 
 #[test]
+fn fios_own_reader_of_bins_accepts_ours() {
+    let directory = tempfile::tempdir().unwrap();
+    let everything = StatsConfig { slat_percentiles: true, lat_percentiles: true, ..StatsConfig::default() };
+    std::fs::write(directory.path().join("run.json"), json(&ours(everything, |_| {}), JsonKind::Plus))
+        .unwrap();
+    for step in [vec!["run.json", "run.csv"], vec!["--validate", "run.json", "run.csv"]] {
+        let output = match Command::new("fio_jsonplus_clat2csv").current_dir(&directory).args(step).output() {
+            Ok(output) => output,
+            Err(error) => {
+                println!("SKIPPED: fio_jsonplus_clat2csv does not start: {error}");
+                return;
+            }
+        };
+        let said = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && !said.contains("mismatch"), "{said}");
+    }
+    let table = std::fs::read_to_string(directory.path().join("run_job0.csv")).unwrap();
+    assert!(table.lines().count() > 50, "{table}");
+}
+
+#[test]
 fn json_is_laid_out_as_fios() {
     let Some(fio) = fio("json", &[]) else { return };
     let text = json(&ours(StatsConfig::default(), |_| {}), JsonKind::Plain);

@@ -9,6 +9,8 @@ pub mod log;
 mod model;
 mod normal;
 pub mod number;
+mod output;
+pub mod plot;
 pub mod status;
 mod terse;
 
@@ -19,6 +21,7 @@ pub use model::{
     VERSION,
 };
 pub use normal::{BannerJob, banner, normal};
+pub use output::{OutputFormat, render};
 pub use terse::terse;
 
 #[cfg(test)]

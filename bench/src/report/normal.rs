@@ -166,8 +166,7 @@ fn write_latency(out: &mut String, name: &str, latency: &Latency) {
 
 /// The table of percentiles, as many columns as fit in 80 characters.
 fn write_percentiles(out: &mut String, name: &str, latency: &Latency, list: &[f64]) {
-    let values: Vec<(f64, u64)> =
-        list.iter().filter_map(|&percent| Some((percent, latency.percentile_ns(percent)?))).collect();
+    let values = latency.percentiles_ns(list);
     let (Some(&(_, min)), Some(&(_, max))) = (values.first(), values.last()) else {
         return;
     };

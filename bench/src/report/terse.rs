@@ -60,14 +60,18 @@ fn write_direction(line: &mut Line, job: &JobReport, group: &GroupReport, direct
         (false, true) => Some(&stats.clat),
         (false, false) => None,
     };
-    let list = if percentiles_of.is_some() { job.percentile_list() } else { Vec::new() };
-    for index in 0..MAX_PERCENTILES {
-        match (list.get(index), percentiles_of) {
-            (Some(&percent), Some(latency)) => {
-                let us = latency.percentile_ns(percent).unwrap_or(0) / 1000;
-                line.field(format_args!("{percent:.6}%={us}"))
-            }
-            _ => line.field("0%=0"),
+    let list = job.percentile_list();
+    // A direction without requests has its percentiles at 0; without percentiles, nameless fields keep the places.
+    let mut values = match percentiles_of {
+        Some(latency) if latency.moments().samples() > 0 => latency.percentiles_ns(&list),
+        Some(_) => list.iter().map(|&percent| (percent, 0)).collect(),
+        None => Vec::new(),
+    }
+    .into_iter();
+    for _ in 0..MAX_PERCENTILES {
+        match values.next() {
+            Some((percent, ns)) => line.field(format_args!("{percent:.6}%={}", ns / 1000)),
+            None => line.field("0%=0"),
         };
     }
     write_latency(line, &stats.lat);

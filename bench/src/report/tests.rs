@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::model::RunReport;
 use super::normal::{BannerJob, banner, normal};
+use super::output::{OutputFormat, render};
 use super::samples;
 use crate::stats::{Direction, StatsConfig};
 
@@ -76,4 +77,36 @@ fn banner_names_blocks_in_each_direction() {
             super::VERSION
         )
     );
+}
+
+#[test]
+fn several_formats_come_in_fios_order() {
+    let run = samples::run(vec![samples::job("job", &[Direction::Read], 100, StatsConfig::default())]);
+    let all = [OutputFormat::Normal, OutputFormat::JsonPlus, OutputFormat::Terse, OutputFormat::Json];
+    let text = render(&run, &all);
+    assert!(text.starts_with("3;"));
+    let (object, block) = (text.find("\n{\n").unwrap(), text.find("\n\njob: (groupid=0").unwrap());
+    assert!(object < block);
+    assert_eq!(text.matches("fio version").count(), 1);
+    assert!(text.contains("\"bins\""));
+    assert!(!render(&run, &[OutputFormat::Json]).contains("\"bins\""));
+    assert_eq!(render(&run, &[]), "");
+}
+
+#[test]
+fn a_disk_made_of_others_shows_their_mean() {
+    let mut run = samples::run(vec![samples::job("job", &[Direction::Read], 100, StatsConfig::default())]);
+    let mut part = run.disks[0].clone();
+    part.name = "vdy".into();
+    let mut other = part.clone();
+    other.counters.ios = [89032, 43382];
+    other.counters.busy_ms = 1000;
+    run.disks[0].parts = vec![part, other];
+    let text = normal(&run);
+    assert!(text.contains("    vdz: ios=89030/43380, "), "{text}");
+    assert!(text.contains(", aggrios=89031/43381, ") && text.contains("aggrutil=75.00%\n"), "{text}");
+    let text = render(&run, &[OutputFormat::Terse]);
+    assert!(text.contains(";75.00%;slaves;89031;43381;202;2275;20381;25580;45966;75.00%\n"), "{text}");
+    let text = render(&run, &[OutputFormat::Json]);
+    assert!(text.contains("\"aggr_read_ios\" : 89031"), "{text}");
 }

@@ -2,19 +2,12 @@
 //! percentiles where asked.
 //!
 //! Invariant: the histogram's range is fixed when it is made, so recording never allocates; a latency above
-//! [`MAX_LATENCY_NS`] counts as that in the histogram, while minimum, maximum and mean stay exact.
-
-use hdrhistogram::Histogram;
+//! [`MAX_LATENCY_NS`](super::MAX_LATENCY_NS) counts as that in the histogram, while minimum, maximum and mean stay
+//! exact.
 
 use super::bands::LatencyBands;
+use super::histogram::LatencyHistogram;
 use super::moments::Moments;
-
-/// Largest latency that a histogram tells apart, in nanoseconds: 1000 s.
-pub const MAX_LATENCY_NS: u64 = 1_000_000_000_000;
-
-/// Decimal digits that a histogram keeps: a percentile is within 0.1 % of the latency that was recorded, and exact
-/// below 2048 ns.
-const SIGNIFICANT_DIGITS: u8 = 3;
 
 /// One bar of a histogram: how many latencies fell into it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,19 +22,13 @@ pub struct LatencyBin {
 #[derive(Clone, Debug, Default)]
 pub struct Latency {
     moments: Moments,
-    histogram: Option<Histogram<u64>>,
+    histogram: Option<LatencyHistogram>,
 }
 
 impl Latency {
-    /// Empty; with `histogram` percentiles and bins are kept (about 250 KiB of address space, of which only the
-    /// pages that latencies fall into are ever touched).
+    /// Empty; with `histogram` percentiles and bins are kept.
     pub fn new(histogram: bool) -> Self {
-        let histogram = histogram.then(|| {
-            Histogram::new_with_bounds(1, MAX_LATENCY_NS, SIGNIFICANT_DIGITS).expect(
-                "bounds are constants within the library's limits: 1 <= low, 2 * low <= high, digits <= 5",
-            )
-        });
-        Latency { moments: Moments::default(), histogram }
+        Latency { moments: Moments::default(), histogram: histogram.then(LatencyHistogram::new) }
     }
 
     /// Records one latency.
@@ -49,17 +36,15 @@ impl Latency {
     pub fn record(&mut self, ns: u64) {
         self.moments.record(ns);
         if let Some(histogram) = &mut self.histogram {
-            histogram.saturating_record(ns);
+            histogram.record(ns);
         }
     }
 
-    /// Adds what another recorded. Without a histogram on both sides the result keeps what this side has.
+    /// Adds what another recorded. Percentiles are kept where either side kept them, over what it recorded.
     pub fn merge(&mut self, other: &Latency) {
         self.moments.merge(&other.moments);
         match (&mut self.histogram, &other.histogram) {
-            (Some(own), Some(others)) => {
-                own.add(others).expect("every histogram here is made with the same bounds, so the sum fits");
-            }
+            (Some(own), Some(others)) => own.merge(others),
             (own @ None, Some(others)) => *own = Some(others.clone()),
             (_, None) => {}
         }
@@ -75,22 +60,26 @@ impl Latency {
         self.histogram.is_some()
     }
 
-    /// Latency in nanoseconds that `percent` (0 to 100) of the requests did not exceed; `None` without histogram or
-    /// without samples.
-    pub fn percentile_ns(&self, percent: f64) -> Option<u64> {
-        let histogram = self.histogram.as_ref().filter(|histogram| !histogram.is_empty())?;
+    /// For each entry of `list` (per cent, 0 to 100) the latency in nanoseconds that so many requests did not exceed,
+    /// within one part in a thousand. Empty without histogram or without samples.
+    pub fn percentiles_ns(&self, list: &[f64]) -> Vec<(f64, u64)> {
+        let Some(histogram) = self.histogram.as_ref().filter(|_| self.moments.samples() > 0) else {
+            return Vec::new();
+        };
+        let hdr = histogram.to_hdr();
         // The bar's upper edge may lie above the largest latency there was.
-        Some(histogram.value_at_percentile(percent).min(self.moments.max()))
+        let value = |percent| hdr.value_at_percentile(percent).min(self.moments.max());
+        list.iter().map(|&percent| (percent, value(percent))).collect()
+    }
+
+    /// A single percentile, as [`Latency::percentiles_ns`]; `None` without histogram or without samples.
+    pub fn percentile_ns(&self, percent: f64) -> Option<u64> {
+        self.percentiles_ns(&[percent]).first().map(|&(_, ns)| ns)
     }
 
     /// Bars that are not empty, by rising latency.
     pub fn bins(&self) -> impl Iterator<Item = LatencyBin> + '_ {
-        self.histogram.iter().flat_map(|histogram| {
-            histogram.iter_recorded().map(|step| LatencyBin {
-                value_ns: histogram.median_equivalent(step.value_iterated_to()),
-                count: step.count_at_value(),
-            })
-        })
+        self.histogram.iter().flat_map(LatencyHistogram::bins)
     }
 
     /// Adds the bars to fio's latency bands.

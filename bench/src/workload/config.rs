@@ -176,7 +176,7 @@ pub enum Distribution {
     },
     /// Gaussian, folded back into the region at its ends.
     Normal {
-        /// Standard deviation, in percent of the region: above 0, at most 100.
+        /// Standard deviation, in percent of the region: 0 to 100.
         deviation_percent: f64,
         /// The mean, 0 to 1 of the region; fio's default is 0.5.
         center: f64,

@@ -4,11 +4,13 @@
 //! - [`Generator`] makes the sequence of I/Os of a job from a [`WorkloadConfig`].
 //! - [`Verifier`] fills the blocks of a verified job and checks them; [`WrittenLog`] knows which are where,
 //!   [`OverlapGuard`] and [`partition`] keep that defined, [`replay`] finds it again for `verify_only`.
+//! - [`Pacer`], [`ThinkTime`] and [`LatencyTarget`] say when, and how many at once.
 
 mod config;
 mod free_map;
 mod generator;
 mod overlap;
+mod pace;
 mod permutation;
 mod replay;
 mod rng;
@@ -23,6 +25,10 @@ pub use config::{
 };
 pub use generator::{Generator, Io};
 pub use overlap::{OverlapGuard, partition};
+pub use pace::{
+    DepthVerdict, LatencyTarget, LatencyTargetConfig, LatencyTargetError, Pacer, Pause, RateConfig, ThinkBy,
+    ThinkTime, ThinkTimeConfig,
+};
 pub use replay::{ReplayError, VerifyState, VerifyStateError, replay};
 pub use rng::job_seed;
 pub use verify::{

@@ -111,8 +111,8 @@ impl Skew {
                 (Shape::Pareto { power }, Spread::new("pareto", center, slots, rng)?)
             }
             Distribution::Normal { deviation_percent, center } => {
-                let allowed = "above 0, at most 100 (percent of the region)";
-                let right = deviation_percent > 0.0 && deviation_percent <= 100.0;
+                let allowed = "0 to 100 (percent of the region)";
+                let right = (0.0..=100.0).contains(&deviation_percent);
                 check("normal", "deviation", deviation_percent, allowed, right)?;
                 check("normal", "center", center, "0 to 1", (0.0..=1.0).contains(&center))?;
                 let deviation = slots as f64 * deviation_percent / 100.0;
@@ -210,6 +210,7 @@ mod tests {
                 Distribution::Zipf { theta: 4.0, center: Some(1.0) },
                 Distribution::Pareto { h: 0.99, center: None },
                 Distribution::Normal { deviation_percent: 100.0, center: 1.0 },
+                Distribution::Normal { deviation_percent: 0.0, center: 1.0 },
             ] {
                 assert_eq!(draw(distribution, slots, 1000).iter().sum::<u64>(), 1000);
             }

@@ -448,7 +448,7 @@ impl ChannelInner {
         let Some(this) = self.this.upgrade() else { return };
         let mut state = self.state.borrow_mut();
         let Some(slot) = state.slots.get_mut(tag) else { return };
-        slot.phase = Phase::Waiting;
+        // The slot stays tracked: a serialising request may be waiting for it already.
         let (op, flags, offset, bytes, token) = (slot.op, slot.flags, slot.offset, slot.bytes, slot.token);
         state.plan.forget(op);
         state.stats.fast[op as usize] -= 1;

@@ -8,7 +8,7 @@ use std::rc::Rc;
 
 use corelane_dma::{Payload, SharedPayload};
 
-use super::channel::ChannelInner;
+use super::channel::{ChannelInner, State};
 use super::driver::{LeafCommand, Tag};
 use super::errno::{Errno, IoError, IoResult};
 use super::limits::MAX_REQUEST_BYTES;
@@ -259,8 +259,15 @@ impl Job<'_> {
         Some(serialise(self.channel, start, start + len).await)
     }
 
-    /// Waits for the serialising requests on the range, then counts as touching it.
+    /// Waits for the serialising requests on the range, then counts as touching it. A request that fell back from the
+    /// fast path is tracked since then; it must not wait for those who wait for it.
     async fn track(&self, start: u64, end: u64) {
+        let tracked = |state: &mut State| {
+            state.slots.get_mut(self.tag).is_some_and(|slot| slot.phase == Phase::Tracked)
+        };
+        if self.channel.with_state(tracked) {
+            return;
+        }
         loop {
             let earlier = self.channel.node.serial_overlaps(start, end);
             if earlier.is_empty() {

@@ -102,17 +102,34 @@ impl<'a> Transfer<'a> {
             self.block_command(Op::Read, start, span.slice(0, len as usize)?).await?;
             return copy(span, inner, self.shared, pos, bytes, Op::Read);
         }
-        let align = u64::from(self.channel.node.limits.request_alignment);
-        let (end, last) = (offset + bytes, len - align);
-        if inner > 0 {
-            self.block_command(Op::Read, start, span.slice(0, align as usize)?).await?;
-        }
-        // The last block, unless it was read as the first.
-        if end < start + len && (last > 0 || inner == 0) {
-            self.block_command(Op::Read, start + last, span.slice(last as usize, align as usize)?).await?;
-        }
+        self.read_edges(span, (start, len), inner, inner + bytes).await?;
         copy(span, inner, self.shared, pos, bytes, Op::Write)?;
         self.block_command(Op::Write, start, span.slice(0, len as usize)?).await
+    }
+
+    /// Reads the blocks of the span that the bytes `from..to` (counted from its start) do not cover whole.
+    async fn read_edges(
+        &self,
+        span: &SharedPayload,
+        (start, len): (u64, u64),
+        from: u64,
+        to: u64,
+    ) -> IoResult {
+        let limits = &self.channel.node.limits;
+        let align = u64::from(limits.request_alignment);
+        let last = len - align;
+        let (head, tail) = (from > 0, to < len && (last > 0 || from == 0));
+        if tail && !last.is_multiple_of(limits.min_mem_alignment.into()) {
+            // The last block's place in the buffer is not aligned: it comes with all that is before it.
+            return self.block_command(Op::Read, start, span.slice(0, len as usize)?).await;
+        }
+        if head {
+            self.block_command(Op::Read, start, span.slice(0, align as usize)?).await?;
+        }
+        if tail {
+            self.block_command(Op::Read, start + last, span.slice(last as usize, align as usize)?).await?;
+        }
+        Ok(())
     }
 
     async fn block_command(&self, op: Op, offset: u64, payload: Payload) -> IoResult {

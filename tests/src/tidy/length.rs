@@ -11,19 +11,20 @@ use super::{Config, Finding, RustFile, Tree};
 
 /// Rust files have at most `file_lines` lines.
 pub(super) fn files(tree: &Tree, config: &Config) -> Vec<Finding> {
-    let found = tree.rust().iter().map(|file| Measured {
+    let measure = |file: &RustFile| Measured {
         path: file.path.clone(),
         key: file.path.clone(),
         line: 1,
         lines: file.lines,
-    });
-    compare("file", found.collect(), config.file_lines, &config.ratchet.files)
+    };
+    let found: Vec<Measured> = tree.rust().iter().map(measure).collect();
+    compare("file", &found, config.file_lines, &config.ratchet.files)
 }
 
 /// Functions have at most `function_lines` lines, from `fn` to the closing brace.
 pub(super) fn functions(tree: &Tree, config: &Config) -> Vec<Finding> {
-    let found = tree.rust().iter().flat_map(measure_functions).collect();
-    compare("function", found, config.function_lines, &config.ratchet.functions)
+    let found: Vec<Measured> = tree.rust().iter().flat_map(measure_functions).collect();
+    compare("function", &found, config.function_lines, &config.ratchet.functions)
 }
 
 struct Measured {
@@ -33,15 +34,10 @@ struct Measured {
     lines: usize,
 }
 
-fn compare(
-    what: &str,
-    found: Vec<Measured>,
-    limit: usize,
-    ratchet: &BTreeMap<String, usize>,
-) -> Vec<Finding> {
+fn compare(what: &str, found: &[Measured], limit: usize, ratchet: &BTreeMap<String, usize>) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut longest: BTreeMap<&str, usize> = BTreeMap::new();
-    for one in &found {
+    for one in found {
         let known = longest.entry(&one.key).or_default();
         *known = (*known).max(one.lines);
         let allowed = ratchet.get(&one.key).copied().unwrap_or(limit);

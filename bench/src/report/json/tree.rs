@@ -252,14 +252,16 @@ impl LatencyTree {
     fn new(latency: &Latency, percentiles: bool, list: &[f64], kind: JsonKind) -> Self {
         let moments = latency.moments();
         let shown = percentiles && moments.samples() > 0 && latency.has_histogram();
-        let percentile = |&percent: &f64| Some((format!("{percent:.6}"), latency.percentile_ns(percent)?));
         LatencyTree {
             min: moments.min(),
             max: moments.max(),
             mean: moments.mean(),
             stddev: moments.stddev(),
             samples: moments.samples(),
-            percentile: shown.then(|| Map(list.iter().filter_map(percentile).collect())),
+            percentile: shown.then(|| {
+                let named = latency.percentiles_ns(list).into_iter();
+                Map(named.map(|(percent, ns)| (format!("{percent:.6}"), ns)).collect())
+            }),
             bins: (shown && kind == JsonKind::Plus)
                 .then(|| Map(latency.bins().map(|bin| (bin.value_ns, bin.count)).collect())),
         }

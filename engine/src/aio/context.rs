@@ -1,0 +1,524 @@
+//! The event loop: one [`AioContext`], its turn, and what runs in it.
+//!
+//! Nothing of the context is borrowed while foreign code runs (tasks, callbacks, pollers, sinks, destructors), so that
+//! all of it may use the context. The one thing they may not do is turn it: a turn within a turn would run a task
+//! inside another.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::future::Future;
+use std::os::fd::BorrowedFd;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use super::bh::{BhHeader, BottomHalf, Callback};
+use super::current::{self, Entered};
+use super::fd::{FdReady, FdSource, Interest};
+use super::handle::AioHandle;
+use super::idle::Idle;
+use super::offload::{Offload, offload};
+use super::poller::{Poller, PollerId, Pollers, Readiness};
+use super::ring::Ring;
+use super::shared::{LaneId, Remote, Shared};
+use super::task::{JoinHandle, TaskHeader, TaskId, Tasks, joinable};
+use super::timer::{Expiry, Sleep, TimerId, Timers};
+use super::wake::WakeSource;
+use super::{AioConfig, AioError};
+
+/// Whether a turn may wait.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Wait {
+    /// Return at once.
+    No,
+    /// Wait for something to happen if nothing did, as QEMU's `aio_poll(ctx, true)`.
+    Yes,
+}
+
+/// Whether a turn may wait, with what only the loops of this module can ask for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Park {
+    No,
+    /// Unless something happened in this turn: the caller may have waited for just that.
+    IfIdle,
+    /// Even if tasks ran in this turn: the loop knows that it waits for something else.
+    IfNothingReady,
+}
+
+/// What stands in the ready queue.
+enum Work {
+    Task(TaskId),
+    BottomHalf(Rc<Callback>),
+    Once(Box<dyn FnOnce()>),
+}
+
+/// With timers set, a turn in which something happened looks at the clock only once in so many.
+const TURNS_PER_CLOCK_READ: u8 = 8;
+
+struct Inner {
+    shared: Arc<Shared>,
+    ring: Rc<Ring>,
+    ready: RefCell<VecDeque<Work>>,
+    tasks: RefCell<Tasks>,
+    /// Whether the future of `block_on` was woken.
+    main_woken: Cell<bool>,
+    pollers: Pollers,
+    timers: Timers,
+    turns_without_clock: Cell<u8>,
+    bottom_halves: RefCell<Vec<Option<Rc<Callback>>>>,
+    idle: Idle,
+    wake: WakeSource,
+    fds: FdSource,
+    turning: Cell<bool>,
+    /// Tasks whose result another thread awaits.
+    awaited: Cell<usize>,
+    ended: Cell<bool>,
+}
+
+/// One event loop. A clone is another handle on the same one. `!Send`: other threads use its [`handle`](Self::handle).
+///
+/// A context whose tasks hold handles on it is kept alive by them: call [`shutdown`](Self::shutdown) when done, as
+/// [`IoThread`](super::IoThread) does.
+#[derive(Clone)]
+pub struct AioContext(Rc<Inner>);
+
+impl AioContext {
+    /// Makes an event loop for the calling thread.
+    ///
+    /// # Errors
+    /// Those of [`Ring::new`], [`AioError::BadConfig`] and [`AioError::EventFd`].
+    pub fn new(config: &AioConfig) -> Result<Self, AioError> {
+        let shared = Shared::new(config)?;
+        let ring = Ring::new(&config.ring())?;
+        let (wake, fds) = (WakeSource::new(&ring), FdSource::new(&ring));
+        Ok(Self(Rc::new(Inner {
+            shared,
+            ring,
+            ready: RefCell::new(VecDeque::with_capacity(64)),
+            tasks: RefCell::default(),
+            main_woken: Cell::new(false),
+            pollers: Pollers::default(),
+            timers: Timers::default(),
+            turns_without_clock: Cell::new(0),
+            bottom_halves: RefCell::default(),
+            idle: Idle::new(config.poll),
+            wake,
+            fds,
+            turning: Cell::new(false),
+            awaited: Cell::new(0),
+            ended: Cell::new(false),
+        })))
+    }
+
+    /// The context that runs on this thread, seen from inside its turn.
+    #[must_use]
+    pub fn current() -> Option<Self> {
+        current::with(Self::clone)
+    }
+
+    pub(super) fn is(&self, other: &Self) -> bool {
+        Rc::ptr_eq(&self.0, &other.0)
+    }
+
+    pub(super) fn shared(&self) -> &Arc<Shared> {
+        &self.0.shared
+    }
+
+    pub(super) fn timers(&self) -> &Timers {
+        &self.0.timers
+    }
+
+    pub(super) fn fds(&self) -> &FdSource {
+        &self.0.fds
+    }
+
+    /// The context's identity.
+    #[must_use]
+    pub fn id(&self) -> LaneId {
+        self.0.shared.id
+    }
+
+    /// A handle for other threads.
+    #[must_use]
+    pub fn handle(&self) -> AioHandle {
+        AioHandle::new(Arc::clone(&self.0.shared))
+    }
+
+    /// The ring that the lane sleeps in. What is pushed there is submitted at the end of the turn.
+    #[must_use]
+    pub fn ring(&self) -> &Rc<Ring> {
+        &self.0.ring
+    }
+
+    /// How long the lane looks again before it sleeps, as adaptive polling has learned, in nanoseconds.
+    #[must_use]
+    pub fn poll_ns(&self) -> u64 {
+        self.0.idle.poll_ns()
+    }
+}
+
+/// Tasks, bottom halves, timers, pollers.
+impl AioContext {
+    /// Runs a future in this lane. It is first polled in the next turn, or later in this one.
+    pub fn spawn<T: 'static>(&self, future: impl Future<Output = T> + 'static) -> JoinHandle<T> {
+        let (handle, body) = joinable(future);
+        self.start(body);
+        handle
+    }
+
+    /// Runs a future that another thread awaits: the lane does not end before it does.
+    pub(super) fn spawn_awaited(&self, future: impl Future<Output = ()> + 'static) {
+        let context = self.clone();
+        self.0.awaited.set(self.0.awaited.get() + 1);
+        self.start(Box::pin(async move {
+            future.await;
+            context.0.awaited.set(context.0.awaited.get() - 1);
+        }));
+    }
+
+    fn start(&self, body: Pin<Box<dyn Future<Output = ()>>>) {
+        let id = self.0.tasks.borrow_mut().add(body, &self.0.shared);
+        self.0.ready.borrow_mut().push_back(Work::Task(id));
+    }
+
+    /// How many tasks there are that are not done.
+    #[must_use]
+    pub fn task_count(&self) -> usize {
+        self.0.tasks.borrow().len()
+    }
+
+    /// Queues a task of this context, from this thread.
+    #[inline]
+    pub(super) fn wake_task(&self, id: TaskId) {
+        if id == TaskId::MAIN {
+            self.0.main_woken.set(true);
+        } else if self.0.tasks.borrow_mut().queue(id) {
+            self.0.ready.borrow_mut().push_back(Work::Task(id));
+        }
+    }
+
+    /// Makes a bottom half: a callback that can be scheduled again and again, from any thread.
+    pub fn new_bh(&self, callback: impl Fn() + 'static) -> BottomHalf {
+        let mut table = self.0.bottom_halves.borrow_mut();
+        let index = table.iter().position(Option::is_none).unwrap_or_else(|| {
+            table.push(None);
+            table.len() - 1
+        });
+        let header = BhHeader::new(index, Arc::clone(&self.0.shared));
+        let callback = Rc::new(Callback { header, call: Box::new(callback), alive: Cell::new(true) });
+        table[index] = Some(Rc::clone(&callback));
+        drop(table);
+        BottomHalf::new(self.clone(), callback)
+    }
+
+    pub(super) fn push_bh(&self, callback: &Rc<Callback>) {
+        self.0.ready.borrow_mut().push_back(Work::BottomHalf(Rc::clone(callback)));
+    }
+
+    pub(super) fn remove_bh(&self, index: usize) {
+        let removed = self.0.bottom_halves.borrow_mut().get_mut(index).and_then(Option::take);
+        drop(removed);
+    }
+
+    /// Runs a closure once, in the next pass over the ready queue.
+    pub fn schedule_bh(&self, callback: impl FnOnce() + 'static) {
+        self.0.ready.borrow_mut().push_back(Work::Once(Box::new(callback)));
+    }
+
+    /// Completes after `duration`.
+    pub fn sleep(&self, duration: Duration) -> Sleep {
+        let now = Instant::now();
+        // A time that the clock cannot tell is for ever; thirty years come close.
+        let deadline = now.checked_add(duration).unwrap_or(now + Duration::from_secs(1 << 30));
+        self.sleep_until(deadline)
+    }
+
+    /// Completes when `deadline` is past.
+    pub fn sleep_until(&self, deadline: Instant) -> Sleep {
+        Sleep::new(self.clone(), deadline)
+    }
+
+    /// Runs a closure when `deadline` is past. It runs in the lane's turn, not before the work that is ready then.
+    pub fn add_timer(&self, deadline: Instant, callback: impl FnOnce() + 'static) -> TimerId {
+        self.0.timers.add(deadline, Expiry::Call(Box::new(callback)))
+    }
+
+    /// Cancels a timer. False if it has expired or was cancelled before.
+    pub fn cancel_timer(&self, timer: TimerId) -> bool {
+        self.0.timers.remove(timer).is_some()
+    }
+
+    /// Completes when a descriptor has one of the events, with those that it has. Any descriptor that `poll(2)` takes:
+    /// eventfds, sockets, pipes. The kernel looks once; ask again for more.
+    pub fn readiness<'fd>(&self, fd: BorrowedFd<'fd>, interest: Interest) -> FdReady<'fd> {
+        FdReady::new(self.clone(), fd, interest)
+    }
+
+    /// Runs an operation that may block on a helper thread, as [`offload`](super::offload()) does.
+    pub fn offload<T, F>(&self, operation: F) -> Offload<T>
+    where
+        T: Send + 'static,
+        F: FnOnce() -> T + Send + 'static,
+    {
+        offload(operation)
+    }
+
+    /// Has a poller asked in every turn. One that is added or removed during a turn counts from the next one on.
+    pub fn add_poller(&self, poller: Rc<dyn Poller>) -> PollerId {
+        self.0.pollers.add(poller)
+    }
+
+    /// Asks a poller no more.
+    pub fn remove_poller(&self, id: PollerId) {
+        self.0.pollers.remove(id);
+    }
+}
+
+/// The loop.
+impl AioContext {
+    /// One turn: mailbox, ready tasks and bottom halves, pollers' commits, the ring, completions, timers. True if
+    /// something happened. With [`Wait::Yes`] it waits if nothing did; it may return false then, too, having looked
+    /// again for a while, so call it in a loop.
+    ///
+    /// # Panics
+    /// When called from inside a turn of the same context, and when the kernel refuses the ring for good.
+    #[inline]
+    pub fn turn(&self, wait: Wait) -> bool {
+        let _current = Entered::new(self);
+        self.turn_once(match wait {
+            Wait::No => Park::No,
+            Wait::Yes => Park::IfIdle,
+        })
+    }
+
+    /// Turns until [`AioHandle::stop`] is called, then ends the lane in order: no more mail is accepted; what was
+    /// accepted is run; what another thread awaits ([`AioHandle::run_on`]) is run to its end. Other tasks are left as
+    /// they are, for [`shutdown`](Self::shutdown) to drop.
+    ///
+    /// # Panics
+    /// As [`turn`](Self::turn), and with whatever a task or callback panics with.
+    pub fn run(&self) {
+        let _current = Entered::new(self);
+        while !self.0.shared.is_stopped() {
+            self.turn_once(Park::IfNothingReady);
+        }
+        self.0.shared.close();
+        while self.0.shared.has_mail() || self.0.awaited.get() > 0 || !self.0.ready.borrow().is_empty() {
+            self.turn_once(if self.0.shared.has_mail() { Park::No } else { Park::IfIdle });
+        }
+    }
+
+    /// Turns until the future is done, and gives its result. The future may borrow from the caller.
+    ///
+    /// # Panics
+    /// As [`run`](Self::run).
+    pub fn block_on<F: Future>(&self, future: F) -> F::Output {
+        let _current = Entered::new(self);
+        let waker = Waker::from(TaskHeader::new(TaskId::MAIN, Arc::clone(&self.0.shared)));
+        let mut cx = Context::from_waker(&waker);
+        let mut future = pin!(future);
+        self.0.main_woken.set(true);
+        loop {
+            if self.0.main_woken.replace(false)
+                && let Poll::Ready(value) = future.as_mut().poll(&mut cx)
+            {
+                return value;
+            }
+            self.turn_once(Park::IfNothingReady);
+        }
+    }
+
+    fn turn_once(&self, park: Park) -> bool {
+        let inner = &*self.0;
+        assert!(
+            !inner.turning.replace(true),
+            "a turn of this AioContext is under way: await instead of blocking"
+        );
+        let notified = inner.shared.signal.take();
+        if notified {
+            self.take_remote();
+        }
+        let ran = self.run_ready();
+        let pollers = inner.pollers.now();
+        let readiness = pollers.commit();
+        let may_park = match park {
+            Park::No => false,
+            Park::IfIdle => !ran,
+            Park::IfNothingReady => !inner.main_woken.get(),
+        };
+        if may_park && !notified && readiness == Readiness::Idle && self.is_drained() {
+            self.wait();
+        } else {
+            self.check(inner.ring.submit());
+        }
+        let mut happened = inner.ring.reap() > 0;
+        happened |= pollers.reap();
+        happened |= ran | notified;
+        if !inner.timers.is_empty() {
+            happened |= self.expire_timers(happened);
+        }
+        if happened {
+            inner.idle.busy();
+        }
+        inner.turning.set(false);
+        happened
+    }
+
+    /// Whether there is nothing to do right now.
+    #[inline]
+    fn is_drained(&self) -> bool {
+        self.0.ready.borrow().is_empty() && !self.0.ring.has_completions()
+    }
+
+    /// Submits, and sleeps until something happens if that is right. One enter.
+    #[inline]
+    fn wait(&self) {
+        let inner = &*self.0;
+        let timeout = inner.timers.wait();
+        if timeout == Some(Duration::ZERO) || !inner.idle.may_sleep() {
+            self.check(inner.ring.submit());
+            return;
+        }
+        inner.wake.arm(&inner.ring, &inner.shared);
+        if inner.shared.signal.try_sleep() {
+            self.check(inner.ring.submit_and_wait(1, timeout));
+            inner.shared.signal.wake();
+        } else {
+            self.check(inner.ring.submit());
+        }
+    }
+
+    #[inline]
+    fn check(&self, entered: Result<usize, AioError>) {
+        if let Err(error) = entered {
+            panic!("lane {}: {error}; what is in flight cannot be completed", self.0.shared.name);
+        }
+    }
+
+    fn expire_timers(&self, happened: bool) -> bool {
+        let turns = &self.0.turns_without_clock;
+        if happened && turns.get() + 1 < TURNS_PER_CLOCK_READ {
+            turns.set(turns.get() + 1);
+            return false;
+        }
+        turns.set(0);
+        self.0.timers.expire()
+    }
+
+    /// Takes what other threads sent: wake-ups to the ready queue, mail to be run at once.
+    #[cold]
+    fn take_remote(&self) {
+        let shared = &self.0.shared;
+        while let Some(remote) = shared.remote.pop() {
+            match remote {
+                Remote::Task(header) => {
+                    header.queued.leave();
+                    self.wake_task(header.id);
+                }
+                Remote::BottomHalf(header) => self.take_remote_bh(&header),
+            }
+        }
+        // Bounded, so that closures that post closures do not keep the turn here.
+        for _ in 0..shared.mailbox_capacity() {
+            let Some(mail) = shared.take_mail() else { break };
+            mail(self);
+        }
+        shared.space_was_made();
+        if shared.has_mail() {
+            shared.signal.keep();
+        }
+    }
+
+    fn take_remote_bh(&self, header: &Arc<BhHeader>) {
+        let callback = self.0.bottom_halves.borrow().get(header.index).cloned().flatten();
+        if let Some(callback) = callback.filter(|callback| Arc::ptr_eq(&callback.header, header)) {
+            self.push_bh(&callback);
+        }
+    }
+
+    /// Runs what is ready now, not what becomes ready meanwhile.
+    #[inline]
+    fn run_ready(&self) -> bool {
+        let count = self.0.ready.borrow().len();
+        for _ in 0..count {
+            let work = self.0.ready.borrow_mut().pop_front();
+            match work {
+                Some(Work::Task(id)) => self.poll_task(id),
+                Some(Work::BottomHalf(callback)) => callback.run(),
+                Some(Work::Once(callback)) => callback(),
+                None => break,
+            }
+        }
+        count > 0
+    }
+
+    #[inline]
+    fn poll_task(&self, id: TaskId) {
+        let taken = self.0.tasks.borrow_mut().take(id);
+        let Some(mut body) = taken else { return };
+        match body.poll() {
+            Poll::Pending => self.0.tasks.borrow_mut().put_back(id, body),
+            Poll::Ready(()) => self.0.tasks.borrow_mut().remove(id),
+        }
+    }
+
+    /// Ends the context: mail is accepted no more, what was accepted is run, and then tasks, bottom halves, timers and
+    /// pollers are dropped, in this order, each in the lane. Who owns something in flight waits for it in its
+    /// destructor. Repeating it does nothing.
+    ///
+    /// # Panics
+    /// When called from inside a turn of the same context.
+    pub fn shutdown(&self) {
+        assert!(!self.0.turning.get(), "shutdown of an AioContext from inside its turn");
+        let _current = Entered::new(self);
+        self.0.shared.close();
+        while let Some(mail) = self.0.shared.take_mail() {
+            mail(self);
+        }
+        self.abandon();
+    }
+
+    /// Drops everything that the context runs.
+    pub(super) fn abandon(&self) {
+        let _current = Entered::new(self);
+        let inner = &*self.0;
+        inner.shared.close();
+        while inner.shared.take_mail().is_some() {}
+        while let Some(body) = { inner.tasks.borrow_mut().take_any() } {
+            drop(body);
+        }
+        let ready = std::mem::take(&mut *inner.ready.borrow_mut());
+        drop(ready);
+        let bottom_halves = std::mem::take(&mut *inner.bottom_halves.borrow_mut());
+        drop(bottom_halves);
+        inner.timers.clear();
+        inner.pollers.clear();
+        while inner.shared.remote.pop().is_some() {}
+        if !inner.ended.replace(true) {
+            inner.fds.finish(&inner.ring);
+            inner.wake.disarm(&inner.ring, &inner.shared);
+        }
+    }
+}
+
+impl std::fmt::Debug for AioContext {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AioContext")
+            .field("id", &self.id())
+            .field("ring", &self.0.ring)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.shared.close();
+        while self.shared.take_mail().is_some() {}
+        if !self.ended.get() {
+            self.fds.finish(&self.ring);
+            self.wake.disarm(&self.ring, &self.shared);
+        }
+    }
+}

@@ -1,0 +1,466 @@
+//! One io_uring: entries in, completions out to the sinks that asked for them.
+//!
+//! Invariants, on which the unsafe code of this module stands:
+//!
+//! - A [`Ring`] is `!Send` and `!Sync`: one thread touches its queues. That thread made it, as `SINGLE_ISSUER` asks.
+//! - `sq` and `cq` are the only [`SubmissionQueue`] and [`CompletionQueue`] over the ring. Each reference into them
+//!   lives within one method, and no foreign code (a sink, a drop) runs while it does.
+//! - The ring's memory is one heap allocation that does not move; the queues point into it and go before it.
+//! - The queue's own copy of the head is refreshed after each enter, and the backlog holds entries only while that
+//!   copy says that the queue is full. So the order of submission is the order of `push`.
+#![allow(unsafe_code)]
+
+mod config;
+mod op;
+mod sink;
+mod table;
+
+use std::cell::{Cell, RefCell, UnsafeCell};
+use std::collections::VecDeque;
+use std::io;
+use std::mem::ManuallyDrop;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::ptr::NonNull;
+use std::rc::Rc;
+use std::time::Duration;
+
+use io_uring::types::{SubmitArgs, Timespec};
+use io_uring::{CompletionQueue, EnterFlags, IoUring, Probe, SubmissionQueue, Submitter, squeue};
+
+pub use config::{RingConfig, SetupFlags};
+pub use op::PlainOp;
+pub use sink::{CqeSink, SinkId};
+pub use table::{FixedFile, MAX_BUFFER_BYTES};
+
+use crate::aio::AioError;
+use sink::SinkTable;
+use table::Tables;
+
+/// The bits of `user_data` below the sink's number.
+const KEY_BITS: u32 = 48;
+const KEY_MASK: u64 = (1 << KEY_BITS) - 1;
+/// `IORING_CQE_F_MORE`: the entry will complete again.
+const CQE_MORE: u32 = 1 << 1;
+
+/// An io_uring and the sinks that its completions go to. Not `Send`.
+///
+/// An [`AioContext`](super::AioContext) owns one and sleeps in it. A driver may own a further one where it needs
+/// flags that the lane's cannot have (IOPOLL, SQPOLL); it then calls [`submit`](Self::submit) and
+/// [`reap`](Self::reap) itself, from its [`Poller`](super::Poller).
+pub struct Ring {
+    sq: UnsafeCell<ManuallyDrop<SubmissionQueue<'static>>>,
+    cq: UnsafeCell<ManuallyDrop<CompletionQueue<'static>>>,
+    submitter: ManuallyDrop<Submitter<'static>>,
+    /// Entries submitted or to be submitted, whose last completion has not been reaped.
+    in_flight: Cell<u32>,
+    enters: Cell<u64>,
+    flags: SetupFlags,
+    sinks: SinkTable,
+    backlog: RefCell<VecDeque<squeue::Entry>>,
+    tables: RefCell<Tables>,
+    probe: Probe,
+    /// Where reads of eventfds put their counts, which nobody looks at.
+    scratch: NonNull<u64>,
+    uring: NonNull<IoUring>,
+}
+
+impl Ring {
+    /// Sets a ring up, with the best flags that the kernel grants.
+    ///
+    /// # Errors
+    /// [`AioError::Disabled`], [`AioError::BadConfig`], [`AioError::KernelTooOld`], [`AioError::MemLock`] or
+    /// [`AioError::Setup`].
+    pub fn new(config: &RingConfig) -> Result<Rc<Self>, AioError> {
+        let (uring, mut flags) = config.create()?;
+        let mut probe = Probe::new();
+        uring
+            .submitter()
+            .register_probe(&mut probe)
+            .map_err(|source| AioError::Register { what: "a probe", source })?;
+        let uring: &'static mut IoUring = Box::leak(Box::new(uring));
+        let uring = NonNull::from(uring);
+        // SAFETY: the allocation was just leaked, so it lives until `drop` frees it, and only shared references to it
+        // are made from here on.
+        let shared: &'static IoUring = unsafe { uring.as_ref() };
+        let mut submitter = shared.submitter();
+        // A thread has 16 places for registered rings; with none left the descriptor itself does.
+        if config.allow.contains(SetupFlags::REGISTERED_RING) && submitter.register_ring_fd().is_ok() {
+            flags |= SetupFlags::REGISTERED_RING;
+        }
+        // SAFETY: this is the only submission queue ever made over this ring.
+        let sq = unsafe { shared.submission_shared() };
+        // SAFETY: this is the only completion queue ever made over this ring.
+        let cq = unsafe { shared.completion_shared() };
+        Ok(Rc::new(Self {
+            sq: UnsafeCell::new(ManuallyDrop::new(sq)),
+            cq: UnsafeCell::new(ManuallyDrop::new(cq)),
+            submitter: ManuallyDrop::new(submitter),
+            in_flight: Cell::new(0),
+            enters: Cell::new(0),
+            flags,
+            sinks: SinkTable::default(),
+            backlog: RefCell::default(),
+            tables: RefCell::new(Tables::new(config)),
+            probe,
+            scratch: NonNull::from(Box::leak(Box::new(0))),
+            uring,
+        }))
+    }
+
+    /// What the ring was set up with.
+    #[must_use]
+    pub fn set_up_flags(&self) -> SetupFlags {
+        self.flags
+    }
+
+    /// Whether the kernel knows an opcode (`io_uring::opcode::X::CODE`).
+    #[must_use]
+    pub fn supports(&self, opcode: u8) -> bool {
+        self.probe.is_supported(opcode)
+    }
+
+    /// How often `io_uring_enter(2)` was called.
+    #[must_use]
+    pub fn enters(&self) -> u64 {
+        self.enters.get()
+    }
+
+    /// Entries pushed whose last completion has not been reaped.
+    #[must_use]
+    pub fn in_flight(&self) -> u32 {
+        self.in_flight.get()
+    }
+
+    /// Gives completions a place to go to. The sink must not be pushed for after [`remove_sink`](Self::remove_sink).
+    pub fn add_sink(&self, sink: Rc<dyn CqeSink>) -> SinkId {
+        self.sinks.add(sink)
+    }
+
+    /// Forgets a sink. It should have nothing in flight: what completes for it later is dropped, or goes to a sink that
+    /// was given the same number since.
+    pub fn remove_sink(&self, id: SinkId) {
+        drop(self.sinks.remove(id));
+    }
+
+    /// Queues an entry; its completion goes to `sink` with `key`, which must be below 2^48. Never fails: a full queue
+    /// is submitted first.
+    ///
+    /// The entry's own `user_data` is overwritten. It is sent by the next [`submit`](Self::submit), at the latest at
+    /// the end of the lane's turn.
+    ///
+    /// # Safety
+    /// Whatever the entry points to (buffers, vectors, paths, time specs) stays valid, and, where the kernel writes
+    /// it, untouched by others, until its last completion has been delivered to the sink.
+    #[inline(always)]
+    pub unsafe fn push(&self, sink: SinkId, key: u64, mut entry: squeue::Entry) {
+        debug_assert!(key <= KEY_MASK, "the key {key:#x} needs more than 48 bits");
+        entry.set_user_data(u64::from(sink.0) << KEY_BITS | key & KEY_MASK);
+        self.in_flight.set(self.in_flight.get().wrapping_add(1));
+        // SAFETY: one thread, and the reference ends with this statement (module invariants). The entry is valid by
+        // this function's contract.
+        let full = unsafe { (*self.sq.get()).push(&entry) }.is_err();
+        if full {
+            self.push_slow(entry);
+        }
+    }
+
+    /// The queue is full by what we know: submit it, and keep the entry aside if the kernel takes none.
+    #[cold]
+    #[inline(never)]
+    fn push_slow(&self, entry: squeue::Entry) {
+        let waiting = !self.backlog.borrow().is_empty();
+        self.backlog.borrow_mut().push_back(entry);
+        if waiting {
+            return;
+        }
+        if let Err(error) = self.enter(0, None) {
+            // Not lost: the entry waits in the backlog, and the lane's own enter meets the same error.
+            tracing::warn!(%error, "a full submission queue could not be submitted");
+        }
+    }
+
+    /// Makes sure that `count` entries can be pushed without an enter between them, which would end a chain of linked
+    /// entries. False if the ring is smaller than that, or the kernel takes nothing now.
+    pub fn reserve(&self, count: u32) -> bool {
+        let fits = || {
+            // SAFETY: one thread, and the reference ends with this block (module invariants).
+            let sq = unsafe { &*self.sq.get() };
+            sq.capacity() - sq.len() >= count as usize
+        };
+        fits() || (self.enter(0, None).is_ok() && fits())
+    }
+
+    /// Entries pushed and not yet taken by the kernel.
+    #[inline]
+    #[must_use]
+    pub fn pending(&self) -> usize {
+        // SAFETY: one thread, and the reference ends with this statement (module invariants).
+        let queued = unsafe { (*self.sq.get()).len() };
+        queued + if queued == 0 { 0 } else { self.backlog.borrow().len() }
+    }
+
+    /// Whether completions can be reaped without entering the kernel.
+    #[inline]
+    #[must_use]
+    pub fn has_completions(&self) -> bool {
+        // SAFETY: one thread, and the reference ends with this block (module invariants).
+        let cq = unsafe { &mut *self.cq.get() };
+        cq.sync();
+        !cq.is_empty()
+    }
+
+    /// Whether the kernel must be entered for completions to show: task work waits, the completion queue overflowed,
+    /// or the device is polled.
+    #[inline]
+    fn needs_kernel(&self) -> bool {
+        // SAFETY: one thread, and the reference ends with this block (module invariants).
+        let sq = unsafe { &*self.sq.get() };
+        sq.taskrun()
+            || sq.cq_overflow()
+            || (self.flags.contains(SetupFlags::IOPOLL) && self.in_flight.get() > 0)
+    }
+
+    /// Sends what was pushed, in at most one `io_uring_enter(2)`; none if there is nothing to send, no task work
+    /// waits and no completion queue overflowed. On an IOPOLL ring this also polls the device once.
+    ///
+    /// Returns how many entries the kernel took. A kernel that is short of memory, or wants completions reaped first,
+    /// takes fewer; the rest goes with the next call.
+    ///
+    /// # Errors
+    /// [`AioError::Enter`] for what a retry does not cure.
+    #[inline]
+    pub fn submit(&self) -> Result<usize, AioError> {
+        if self.pending() == 0 && !self.needs_kernel() {
+            return Ok(0);
+        }
+        self.enter(0, None)
+    }
+
+    /// Sends what was pushed and waits for `want` completions, or until the time is over, in one
+    /// `io_uring_enter(2)`. A signal ends the wait early.
+    ///
+    /// # Errors
+    /// [`AioError::Enter`] for what a retry does not cure.
+    #[inline]
+    pub fn submit_and_wait(&self, want: u32, timeout: Option<Duration>) -> Result<usize, AioError> {
+        self.enter(want, timeout)
+    }
+
+    /// Publishes the tail, refreshes the head, and moves the backlog up. Returns the number of entries to submit and
+    /// whether the backlog is empty.
+    #[inline]
+    fn publish(&self) -> (u32, bool) {
+        // SAFETY: one thread, and the reference ends with this function; `refill` runs no foreign code.
+        let sq = unsafe { &mut *self.sq.get() };
+        sq.sync();
+        let mut backlog = self.backlog.borrow_mut();
+        let all = backlog.is_empty() || refill(sq, &mut backlog);
+        (sq.len() as u32, all)
+    }
+
+    /// Enters as often as the backlog asks for: once, unless the queue was too small for what was pushed.
+    #[inline]
+    fn enter(&self, want: u32, timeout: Option<Duration>) -> Result<usize, AioError> {
+        let mut submitted = 0;
+        let (mut to_submit, mut all) = self.publish();
+        loop {
+            let taken = self.enter_once(to_submit, if all { want } else { 0 }, timeout)?;
+            submitted += taken;
+            let waited = all;
+            (to_submit, all) = self.publish();
+            // A kernel that takes nothing wants its completions reaped; the submission thread takes in its own time.
+            if waited || taken == 0 || (all && want == 0) || self.flags.contains(SetupFlags::SQPOLL) {
+                return Ok(submitted);
+            }
+        }
+    }
+
+    /// One enter, if one is needed.
+    fn enter_once(&self, to_submit: u32, want: u32, timeout: Option<Duration>) -> Result<usize, AioError> {
+        let mut flags = EnterFlags::empty();
+        if want > 0 || self.needs_kernel() {
+            flags |= EnterFlags::GETEVENTS;
+        }
+        if self.flags.contains(SetupFlags::SQPOLL) {
+            // SAFETY: one thread, and the reference ends with this statement (module invariants).
+            if unsafe { (*self.sq.get()).need_wakeup() } {
+                flags |= EnterFlags::SQ_WAKEUP;
+            } else if flags.is_empty() {
+                return Ok(to_submit as usize);
+            }
+        }
+        self.enters.set(self.enters.get() + 1);
+        let result = match timeout {
+            Some(timeout) if want > 0 => {
+                let time = Timespec::from(timeout);
+                let args = SubmitArgs::new().timespec(&time);
+                flags |= EnterFlags::EXT_ARG;
+                // SAFETY: the entries were vouched for by their pushers; `args` and `time` live beyond the call.
+                unsafe { self.submitter.enter(to_submit, want, flags.bits(), Some(&args)) }
+            }
+            // SAFETY: the entries were vouched for by their pushers; there is no argument.
+            _ => unsafe { self.submitter.enter::<()>(to_submit, want, flags.bits(), None) },
+        };
+        match result {
+            Ok(taken) => Ok(taken),
+            Err(error) => refused(error),
+        }
+    }
+
+    /// Delivers every completion that is in the queue now to its sink. Enters the kernel for none of them, so call
+    /// [`submit`](Self::submit) before. Returns how many there were.
+    ///
+    /// A sink may push, submit, add and remove sinks, and even reap.
+    #[inline]
+    pub fn reap(&self) -> usize {
+        let ready = {
+            // SAFETY: one thread, and the reference ends with this block (module invariants).
+            let cq = unsafe { &mut *self.cq.get() };
+            cq.sync();
+            cq.len()
+        };
+        if ready == 0 { 0 } else { self.deliver(ready) }
+    }
+
+    fn deliver(&self, ready: usize) -> usize {
+        let mut count = 0;
+        let mut target = self.sinks.cursor();
+        while count < ready {
+            // SAFETY: one thread, and the reference ends with this statement (module invariants). The entry is a copy.
+            let Some(cqe) = (unsafe { (*self.cq.get()).next() }) else { break };
+            count += 1;
+            if cqe.flags() & CQE_MORE == 0 {
+                self.in_flight.set(self.in_flight.get().wrapping_sub(1));
+            }
+            let id = SinkId((cqe.user_data() >> KEY_BITS) as u16);
+            if let Some(sink) = target.get(&self.sinks, id) {
+                sink.complete(cqe.user_data() & KEY_MASK, cqe.result(), cqe.flags());
+            }
+        }
+        // SAFETY: one thread, and the reference ends with this statement (module invariants).
+        unsafe { (*self.cq.get()).sync() };
+        count
+    }
+}
+
+/// Moves entries from the backlog into the queue. True if none is left.
+#[cold]
+fn refill(sq: &mut SubmissionQueue<'static>, backlog: &mut VecDeque<squeue::Entry>) -> bool {
+    while let Some(entry) = backlog.front() {
+        // SAFETY: whoever pushed the entry vouched for it until its completion.
+        if unsafe { sq.push(entry) }.is_err() {
+            break;
+        }
+        backlog.pop_front();
+    }
+    sq.sync();
+    backlog.is_empty()
+}
+
+/// Sorts the errors of `io_uring_enter(2)`: those that pass by themselves count as nothing taken.
+#[cold]
+fn refused(error: io::Error) -> Result<usize, AioError> {
+    use rustix::io::Errno;
+    match Errno::from_io_error(&error) {
+        // A signal; the time is over; no memory for requests; reap first.
+        Some(Errno::INTR | Errno::TIME | Errno::AGAIN | Errno::BUSY) => Ok(0),
+        _ => Err(AioError::Enter(error)),
+    }
+}
+
+impl Ring {
+    /// Queues an operation that touches no memory of the caller's.
+    pub fn push_plain(&self, sink: SinkId, key: u64, op: PlainOp<'_>) {
+        let entry = op.entry(self.scratch);
+        // SAFETY: no plain operation refers to memory, except the eventfd read, whose eight bytes are the ring's own
+        // scratch; `drop` leaks them if anything is in flight.
+        unsafe { self.push(sink, key, entry) };
+    }
+
+    /// Registers a file, so that the kernel need not look its descriptor up each time (`IOSQE_FIXED_FILE`). `None` when
+    /// the table is full or the kernel refuses; I/O by descriptor works then.
+    pub fn register_file(&self, fd: BorrowedFd<'_>) -> Option<FixedFile> {
+        let mut tables = self.tables.borrow_mut();
+        let file = tables.files.take(|size| self.submitter.register_files_sparse(size)).ok()?;
+        match self.submitter.register_files_update(file, &[fd.as_raw_fd()]) {
+            Ok(_) => Some(FixedFile(file)),
+            Err(error) => {
+                tracing::debug!(%error, "a file could not be registered with the ring");
+                tables.files.give_back(file);
+                None
+            }
+        }
+    }
+
+    /// Undoes [`register_file`](Self::register_file). Requests in flight keep the file until they end.
+    pub fn unregister_file(&self, file: FixedFile) {
+        if self.submitter.register_files_update(file.0, &[-1]).is_ok() {
+            self.tables.borrow_mut().files.give_back(file.0);
+        }
+    }
+
+    /// Registers memory for `ReadFixed` and `WriteFixed`, 1 to [`MAX_BUFFER_BYTES`] bytes. The kernel pins its pages
+    /// until [`unregister_buffer`](Self::unregister_buffer), so that a mapping that goes away earlier harms nobody but
+    /// wastes memory.
+    ///
+    /// # Errors
+    /// [`AioError::BadConfig`] for a length out of range, [`AioError::TableFull`], [`AioError::MemLock`], or
+    /// [`AioError::Register`]. Ordinary reads and writes of the memory work all the same.
+    pub fn register_buffer(&self, start: *mut u8, len_bytes: usize) -> Result<u16, AioError> {
+        if len_bytes == 0 || len_bytes > MAX_BUFFER_BYTES {
+            let value = len_bytes as u64;
+            return Err(AioError::BadConfig { field: "buffer length", value, allowed: "1 byte to 1 GiB" });
+        }
+        let mut tables = self.tables.borrow_mut();
+        let index = tables.buffers.take(|size| self.submitter.register_buffers_sparse(size))?;
+        self.set_buffer(index, start, len_bytes).map_err(|source| {
+            tables.buffers.give_back(index);
+            table::explain_buffer(len_bytes, source)
+        })?;
+        Ok(index as u16)
+    }
+
+    /// Undoes [`register_buffer`](Self::register_buffer). Requests in flight keep the pages until they end.
+    pub fn unregister_buffer(&self, index: u16) {
+        if self.set_buffer(index.into(), std::ptr::null_mut(), 0).is_ok() {
+            self.tables.borrow_mut().buffers.give_back(index.into());
+        }
+    }
+
+    fn set_buffer(&self, index: u32, start: *mut u8, len_bytes: usize) -> io::Result<()> {
+        let buffer = libc::iovec { iov_base: start.cast(), iov_len: len_bytes };
+        // SAFETY: the kernel checks that the range is mapped and takes references to its pages, so nothing here
+        // depends on how long the mapping lives; who pushes I/O on it answers for that.
+        unsafe { self.submitter.register_buffers_update(index, &[buffer], None) }
+    }
+}
+
+impl std::fmt::Debug for Ring {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Ring")
+            .field("flags", &self.flags)
+            .field("in_flight", &self.in_flight.get())
+            .field("enters", &self.enters.get())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Drop for Ring {
+    fn drop(&mut self) {
+        if self.flags.contains(SetupFlags::REGISTERED_RING) {
+            // A registered descriptor keeps the ring alive until the thread ends.
+            let _ = self.submitter.unregister_ring_fd();
+        }
+        // SAFETY: dropped once, before the memory that it points into.
+        unsafe { ManuallyDrop::drop(self.sq.get_mut()) };
+        // SAFETY: dropped once, before the memory that it points into.
+        unsafe { ManuallyDrop::drop(self.cq.get_mut()) };
+        // SAFETY: leaked by `new` and freed only here; the queues over it are gone and the submitter, which has no
+        // destructor, is not used again.
+        drop(unsafe { Box::from_raw(self.uring.as_ptr()) });
+        if self.in_flight.get() == 0 {
+            // SAFETY: leaked by `new` and freed only here; nothing in flight, so the kernel writes no count.
+            drop(unsafe { Box::from_raw(self.scratch.as_ptr()) });
+        }
+    }
+}
