@@ -65,7 +65,8 @@ pub fn workload(
     }
 }
 
-fn operations(spec: &JobSpec) -> Operations {
+/// Reads, writes, trims or a mix.
+pub fn operations(spec: &JobSpec) -> Operations {
     match spec.workload.rw.mix {
         DirectionMix::Read => Operations::Read,
         DirectionMix::Write => Operations::Write,

@@ -8,6 +8,7 @@ use corelane_engine::aio::AioError;
 use corelane_engine::block::BlockError;
 
 use crate::report::log::LogError;
+use crate::report::plot::PlotError;
 use crate::workload::{PatternError, ReplayError, VerifierError, WorkloadError};
 
 /// Why a run did not start, or a job could not work.
@@ -83,6 +84,9 @@ pub enum RunError {
     /// A log could not be written.
     #[error(transparent)]
     Log(#[from] LogError),
+    /// The plot could not be made.
+    #[error(transparent)]
+    Plot(#[from] PlotError),
     /// The report could not be written.
     #[error("cannot write {what} to {}: {source}", to.display())]
     Output {

@@ -40,8 +40,20 @@ fn job_report(lane: &LaneView, began: Instant) -> JobReport {
     report
 }
 
-/// Counts of a running lane. Latencies belong to the lane alone until it has ended.
+/// Figures of a running lane: those that it sent when it was asked, otherwise its counters, since the rest belongs to
+/// the lane alone until it has ended.
 fn so_far(lane: &LaneView) -> JobStats {
+    let mut stats = match &lane.snapshot {
+        Some(snapshot) => JobStats::clone(snapshot),
+        None => counted(lane),
+    };
+    if let Some(sampler) = &lane.sampler {
+        stats.take_rates(sampler);
+    }
+    stats
+}
+
+fn counted(lane: &LaneView) -> JobStats {
     let mut stats = JobStats::new(configs::stats(&lane.spec));
     let totals = lane.control.live.totals();
     let ms = lane.started.map_or(0, |started| u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX));
@@ -50,9 +62,6 @@ fn so_far(lane: &LaneView) -> JobStats {
         if totals.ios[direction] > 0 {
             stats.directions[direction].runtime_ms = ms.max(1);
         }
-    }
-    if let Some(sampler) = &lane.sampler {
-        stats.take_rates(sampler);
     }
     stats.runtime_ms = ms;
     stats

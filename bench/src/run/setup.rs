@@ -70,7 +70,7 @@ impl Setup {
         &self,
         spec: &Arc<JobSpec>,
         index: LaneIndex,
-        (control, clock, events): (Arc<LaneControl>, Clock, Sender<Event>),
+        (control, clock, events): (Arc<LaneControl>, Option<Clock>, Sender<Event>),
     ) -> Result<LanePlan, RunError> {
         if index.clone == 0 {
             // An earlier job may have deleted them (`unlink`).
