@@ -7,6 +7,7 @@
 //!
 //! Invariants: a lane never blocks but in its event loop; the conductor never touches what belongs to a lane.
 
+mod builtin;
 mod conductor;
 mod configs;
 mod control;
@@ -36,7 +37,7 @@ use std::time::Instant;
 
 pub use error::RunError;
 
-use crate::options::{EngineKind, Plan};
+use crate::options::{EngineKind, GlobalSpec, Plan};
 use crate::report::{self, DiskWatch};
 use conductor::Conductor;
 use output::Output;
@@ -51,6 +52,15 @@ pub struct Ended {
     pub failed: bool,
     /// The signal that ended it early.
     pub signal: Option<i32>,
+}
+
+/// Runs the built-in job set: a few seconds of reads and writes on a scratch file which is gone afterwards.
+///
+/// # Errors
+/// As [`run`], and when no scratch file can be made.
+pub fn run_builtin(global: &GlobalSpec) -> Result<Ended, RunError> {
+    let builtin = builtin::jobs(global)?;
+    run(&builtin.plan)
 }
 
 /// Runs the jobs of `plan` and writes the report to where it asks for.
