@@ -2,5 +2,6 @@
 
 pub mod options;
 pub mod report;
+pub mod run;
 pub mod stats;
 pub mod workload;

@@ -1,0 +1,221 @@
+//! A lane: the thread of one clone of a job, from its start to the figures that it leaves.
+//!
+//! The lane owns everything that is not shared: event loop, channels, buffers, statistics. The conductor talks to it
+//! through [`LaneControl`] and a mail that wakes it; it answers with [`Event`]s.
+
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+use std::thread::JoinHandle;
+
+use corelane_dma::{Backing, BlockPool};
+use corelane_engine::aio::{AioContext, AioHandle, Wait};
+use corelane_engine::block::Channel;
+
+use super::configs::{self, LaneIndex};
+use super::control::{Doing, LaneControl};
+use super::devices::Device;
+use super::error::RunError;
+use super::meter::{Meter, Timed, Untimed};
+use super::session::{Failure, LaneFile, Session};
+use super::{files, plain, region};
+use crate::options::{Access, DirectionMix, EngineKind, JobSpec};
+use crate::stats::{Clock, JobStats};
+use crate::workload::{Generator, Limit, WorkloadConfig};
+
+/// Stack of a lane's thread. What a lane keeps is on the heap, sized once; 512 KiB of address space is what callbacks
+/// and messages need at the most, and only touched pages count.
+const STACK_BYTES: usize = 512 << 10;
+
+/// Buffers are aligned to pages: no device asks for more, and O_DIRECT for no less on some.
+const BUFFER_ALIGN_BYTES: usize = 4096;
+
+/// What a lane is made from.
+pub struct LanePlan {
+    /// The job's options.
+    pub spec: Arc<JobSpec>,
+    /// Which lane it is.
+    pub index: LaneIndex,
+    /// Its devices, each with its part of the workload.
+    pub files: Vec<(Device, WorkloadConfig)>,
+    /// Orders and counters.
+    pub control: Arc<LaneControl>,
+    /// The clock of latencies.
+    pub clock: Clock,
+    /// Where it tells what happens.
+    pub events: Sender<Event>,
+}
+
+impl LanePlan {
+    /// How many bytes the lane is to move, where its options say that.
+    pub fn bytes_total(&self) -> Option<u64> {
+        let by_limit = self.files.iter().try_fold(0u64, |sum, (_, workload)| {
+            let bytes = match workload.limit {
+                Limit::Passes(passes) => workload.region.size_bytes.saturating_mul(passes),
+                Limit::Bytes(bytes) => bytes,
+                Limit::Endless => return None,
+            };
+            Some(sum.saturating_add(bytes))
+        });
+        let by_number = self.spec.end.number_ios.map(|ios| ios.saturating_mul(region::min_block_bytes(&self.spec)));
+        match (by_limit, by_number) {
+            (Some(one), Some(other)) => Some(one.min(other)),
+            (one, other) => one.or(other),
+        }
+    }
+}
+
+/// What a lane tells the conductor.
+pub enum Event {
+    /// It waits for the start; the handle wakes it.
+    Ready(u32, AioHandle),
+    /// It has ended.
+    Ended(u32, Box<LaneOutcome>),
+    /// A signal came: to end the run early.
+    Signal(i32),
+}
+
+/// What a lane leaves.
+pub struct LaneOutcome {
+    /// What it measured.
+    pub stats: JobStats,
+    /// What went wrong, if anything.
+    pub failure: Option<Failure>,
+    /// The queue depth: `iodepth`, or what the search for a latency target found.
+    pub depth: u32,
+    /// The thread's number in the kernel.
+    pub tid: u32,
+}
+
+/// Starts the lane's thread.
+///
+/// # Errors
+/// [`RunError::Thread`] when the system gives no thread.
+pub fn spawn(plan: LanePlan) -> Result<JoinHandle<()>, RunError> {
+    let name = format!("{}.{}", plan.spec.name, plan.index.clone);
+    let what = format!("make a thread for '{name}'");
+    let builder = std::thread::Builder::new().name(name.replace('\0', "")).stack_size(STACK_BYTES);
+    builder.spawn(move || run(&plan)).map_err(|source| RunError::Thread { what, source })
+}
+
+fn run(plan: &LanePlan) {
+    let outcome = work(plan).unwrap_or_else(|error| {
+        let text = error.to_string();
+        super::say(&format!("job {}: {text}", plan.spec.name));
+        LaneOutcome {
+            stats: JobStats::new(configs::stats(&plan.spec)),
+            failure: Some(Failure { errno: error.errno(), text }),
+            depth: plan.spec.depth.iodepth,
+            tid: thread_number(),
+        }
+    });
+    plan.control.set_doing(Doing::Ended);
+    // Nobody to tell: then nobody waits for it either.
+    let _ = plan.events.send(Event::Ended(plan.index.lane, Box::new(outcome)));
+}
+
+fn thread_number() -> u32 {
+    u32::try_from(rustix::thread::gettid().as_raw_nonzero().get()).unwrap_or(0)
+}
+
+fn work(plan: &LanePlan) -> Result<LaneOutcome, RunError> {
+    let spec = &*plan.spec;
+    pin(spec)?;
+    let ctx = AioContext::new(&configs::aio(spec, format!("{}.{}", spec.name, plan.index.clone)))?;
+    let outcome = work_in(plan, &ctx);
+    ctx.shutdown();
+    outcome
+}
+
+fn work_in(plan: &LanePlan, ctx: &AioContext) -> Result<LaneOutcome, RunError> {
+    let spec = &*plan.spec;
+    let files = open_files(plan, ctx)?;
+    let pool = buffers(spec)?;
+    if spec.target.fixed_buffers {
+        for (device, _) in &plan.files {
+            ctx.block_on(device.backend.register_buf(&pool.region()))?;
+        }
+    }
+    let mut session = Session::new(ctx, spec, (&plan.control, &plan.clock), files, &pool);
+    let _ = plan.events.send(Event::Ready(plan.index.lane, ctx.handle()));
+    session.wait_for_start();
+    plan.control.set_doing(Doing::Io);
+    if session.stats.config.wants_clock() {
+        let mut meter = Timed::new(&plan.clock, spec.depth.iodepth, &session.stats);
+        run_phases(&mut session, &mut meter);
+    } else {
+        run_phases(&mut session, &mut Untimed);
+    }
+    session.take_times();
+    let Session { stats, failure, files, .. } = session;
+    close(ctx, files);
+    Ok(LaneOutcome { stats, failure, depth: spec.depth.iodepth, tid: thread_number() })
+}
+
+fn run_phases<M: Meter>(session: &mut Session<'_>, meter: &mut M) {
+    plain::run(session, meter);
+    session.end_measuring();
+    session.publish(0);
+}
+
+/// Restricts the thread to the CPUs that the job allows.
+fn pin(spec: &JobSpec) -> Result<(), RunError> {
+    let Some(cpus) = &spec.cpus_allowed else { return Ok(()) };
+    let mut set = rustix::thread::CpuSet::new();
+    for &cpu in cpus.0.iter().filter(|&&cpu| (cpu as usize) < rustix::thread::CpuSet::MAX_CPU) {
+        set.set(cpu as usize);
+    }
+    rustix::thread::sched_setaffinity(None, &set).map_err(|errno| {
+        let list: Vec<String> = cpus.0.iter().map(ToString::to_string).collect();
+        let what = format!("run on cpus_allowed={}", list.join(","));
+        RunError::Thread { what, source: errno.into() }
+    })
+}
+
+fn open_files(plan: &LanePlan, ctx: &AioContext) -> Result<Vec<LaneFile>, RunError> {
+    let spec = &*plan.spec;
+    plan.files
+        .iter()
+        .map(|(device, workload)| {
+            if spec.target.invalidate && !spec.target.direct && spec.target.engine == EngineKind::IoUring {
+                files::drop_cached_pages(&device.path);
+            }
+            Ok(LaneFile {
+                path: device.path.clone(),
+                channel: device.backend.channel(ctx, spec.depth.iodepth)?,
+                workload: workload.clone(),
+                generator: Generator::new(workload)?,
+            })
+        })
+        .collect()
+}
+
+/// A buffer for each request in flight, filled with what is written unless that is made for each write.
+fn buffers(spec: &JobSpec) -> Result<BlockPool, RunError> {
+    // Trims carry no data.
+    let trims_only = spec.workload.rw.mix == DirectionMix::Trim;
+    let block_bytes = if trims_only { 1 } else { region::max_block_bytes(spec) };
+    let block_bytes = usize::try_from(block_bytes).unwrap_or(usize::MAX);
+    let blocks = if trims_only { 1 } else { spec.depth.iodepth };
+    let pool = BlockPool::new(block_bytes, blocks as usize, BUFFER_ALIGN_BYTES, Backing::Pages)
+        .map_err(|source| RunError::Buffers { blocks, block_bytes, source })?;
+    if spec.workload.rw.uses(Access::Write) && spec.verify.is_none() {
+        let mut taken: Vec<_> = std::iter::from_fn(|| pool.take()).collect();
+        for (index, buf) in taken.iter_mut().enumerate() {
+            if let Some(bytes) = buf.as_mut_slice() {
+                files::fill_random(bytes, index as u64);
+            }
+        }
+    }
+    Ok(pool)
+}
+
+/// Lets go of the channels, and turns until nothing of them is left: other lanes may be asking this one.
+fn close(ctx: &AioContext, files: Vec<LaneFile>) {
+    let busy = |channels: &[Channel]| channels.iter().any(|channel| channel.in_flight() > 0);
+    let channels: Vec<Channel> = files.into_iter().map(|file| file.channel).collect();
+    while busy(&channels) {
+        ctx.turn(Wait::Yes);
+    }
+    drop(channels);
+    ctx.turn(Wait::No);
+}
