@@ -2,13 +2,14 @@
 
 mod common;
 
+use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use common::{LoopDevice, have, scratch_dir, sparse_file};
 use corelane_drivers::file::{FileDriver, FileOptions, Locking};
-use corelane_engine::block::BlockError;
+use corelane_engine::block::{BlockDriver, BlockError};
 
 fn writer(path: &Path) -> FileOptions {
     FileOptions::new(path)
@@ -117,6 +118,32 @@ fn those_who_share_may_all_write() {
     let reason = refusal(&writer(&path));
     assert!(reason.contains("has the \"write\" permission"), "{reason}");
     drop((first, second));
+}
+
+#[test]
+fn the_length_is_changed_only_where_nobody_minds() {
+    let dir = scratch_dir();
+    let path = sparse_file(&dir, "image", 1 << 20);
+    let first = FileDriver::open(&writer(&path).share_rw(true)).unwrap();
+    let second = FileDriver::open(&writer(&path).share_rw(true)).unwrap();
+    first.truncate(2 << 20).unwrap();
+    second.truncate(3 << 20).unwrap();
+    drop(second);
+    // QEMU's writers that share the image mind; a lock on this byte says so (QEMU's RAW_LOCK_SHARED_BASE + 3).
+    let minds = File::options().read(true).write(true).open(&path).unwrap();
+    let lock = libc::flock {
+        l_type: libc::F_RDLCK as libc::c_short,
+        l_whence: libc::SEEK_SET as libc::c_short,
+        l_start: 203,
+        l_len: 1,
+        l_pid: 0,
+    };
+    nix::fcntl::fcntl(&minds, nix::fcntl::FcntlArg::F_OFD_SETLK(&lock)).unwrap();
+    let error = first.truncate(4 << 20).unwrap_err().to_string();
+    assert!(error.contains("\"resize\""), "{error}");
+    assert_eq!(first.length().unwrap(), 3 << 20);
+    drop(minds);
+    first.truncate(4 << 20).unwrap();
 }
 
 #[test]

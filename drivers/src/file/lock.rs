@@ -66,12 +66,12 @@ pub struct LockRequest {
 }
 
 impl LockRequest {
-    /// What a QEMU disk device takes and shares: a reader reads, a writer also writes and resizes; others may read and
-    /// write what is there already, and with `share_rw` do anything.
+    /// What a QEMU disk device takes and shares: a reader reads, a writer also writes; others may read and write what is
+    /// there already, and with `share_rw` do anything.
     pub fn new(read_only: bool, share_rw: bool) -> LockRequest {
         let mut taken = Permissions::CONSISTENT_READ;
         if !read_only {
-            taken |= Permissions::WRITE | Permissions::RESIZE;
+            taken |= Permissions::WRITE;
         }
         let shared = match share_rw {
             true => Permissions::all(),
@@ -83,7 +83,7 @@ impl LockRequest {
 
 /// Locks the open image `fd` or says who is in the way. `filename` is for messages.
 ///
-/// The locks live as long as the open file description, or until [`release`].
+/// The locks live as long as the open file description, or until [`release`]. Returns whether there are any.
 ///
 /// # Errors
 /// [`BlockError::Locked`] when another user excludes this one, or, unless `locking` is `auto`, when the kernel or the file
@@ -93,28 +93,48 @@ pub fn acquire(
     filename: &str,
     request: LockRequest,
     locking: Locking,
-) -> Result<(), BlockError> {
+) -> Result<bool, BlockError> {
     if locking == Locking::Off {
-        return Ok(());
+        return Ok(false);
     }
     let outcome = set(fd, request).and_then(|()| check(fd, request));
-    let Err(refusal) = outcome else { return Ok(()) };
+    let Err(refusal) = outcome else { return Ok(true) };
     release(fd);
     match refusal {
         Refusal::Unable(err) if locking == Locking::Auto => {
             tracing::warn!(filename, error = %err, "the image is not locked: the file system cannot");
-            Ok(())
+            Ok(false)
         }
-        Refusal::Unable(err) => Err(BlockError::Locked {
-            filename: filename.to_owned(),
-            reason: format!(
-                "the file system refuses locks ({err}); use locking=off if nobody else uses the image"
-            ),
-        }),
-        Refusal::Conflict(conflict) => {
-            let holder = holder::describe(fd, conflict.byte());
-            Err(BlockError::Locked { filename: filename.to_owned(), reason: conflict.reason(&holder) })
-        }
+        refusal => Err(refusal.explain(fd, filename)),
+    }
+}
+
+/// Takes the permission to resize for as long as `resize` runs, for an image that is locked. QEMU, too, has it only then.
+///
+/// # Errors
+/// [`BlockError::Locked`] when another user does not share it; `resize` has not run then.
+pub fn while_resizing<T>(
+    fd: BorrowedFd<'_>,
+    filename: &str,
+    resize: impl FnOnce() -> T,
+) -> Result<T, BlockError> {
+    let request = LockRequest { taken: Permissions::RESIZE, shared: Permissions::all() };
+    let outcome = set(fd, request).and_then(|()| check(fd, request)).map(|()| resize());
+    unlock(fd, Permissions::RESIZE.byte(TAKEN_BASE), 1);
+    outcome.map_err(|refusal| refusal.explain(fd, filename))
+}
+
+impl Refusal {
+    fn explain(self, fd: BorrowedFd<'_>, filename: &str) -> BlockError {
+        let reason = match self {
+            Refusal::Unable(err) => {
+                format!(
+                    "the file system refuses locks ({err}); use locking=off if nobody else uses the image"
+                )
+            }
+            Refusal::Conflict(conflict) => conflict.reason(&holder::describe(fd, conflict.byte())),
+        };
+        BlockError::Locked { filename: filename.to_owned(), reason }
     }
 }
 
@@ -194,11 +214,14 @@ fn check(fd: BorrowedFd<'_>, request: LockRequest) -> Result<(), Refusal> {
 
 /// Gives up every lock byte, or does nothing if there are none.
 pub fn release(fd: BorrowedFd<'_>) {
-    let mut lock = byte_lock(libc::F_UNLCK, TAKEN_BASE);
-    lock.l_len = UNSHARED_BASE + 8 - TAKEN_BASE;
-    // The descriptor is about to be closed, which releases the locks at some time for certain.
+    unlock(fd, TAKEN_BASE, UNSHARED_BASE + 8 - TAKEN_BASE);
+}
+
+fn unlock(fd: BorrowedFd<'_>, byte: i64, count: i64) {
+    let lock = libc::flock { l_len: count, ..byte_lock(libc::F_UNLCK, byte) };
+    // The close of the descriptor does it at the latest.
     if let Err(errno) = fcntl(fd, FcntlArg::F_OFD_SETLK(&lock)) {
-        tracing::debug!(%errno, "lock bytes not released before close");
+        tracing::debug!(%errno, "lock bytes are given up only on close");
     }
 }
 

@@ -26,7 +26,7 @@ use std::fs::OpenOptions;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use corelane_engine::aio::AioContext;
 use corelane_engine::block::{BlockDriver, BlockError, BlockLimits, BlockStatus, LeafQueue, ReqFlags};
@@ -48,6 +48,10 @@ struct OpenFile {
     limits: BlockLimits,
     logical_block_bytes: u32,
     read_only: bool,
+    /// Whether other users are told by locks.
+    locked: bool,
+    /// Held while the length is being changed.
+    resizing: Mutex<()>,
     write_cache: bool,
     fixed_file: bool,
     iopoll: bool,
@@ -84,8 +88,9 @@ impl FileDriver {
             ));
         }
         let request = LockRequest::new(options.read_only, options.share_rw);
-        lock::acquire(fd.as_fd(), &filename, request, options.locking)?;
-        let file = OpenFile::new(fd, filename, options, &found);
+        let locked = lock::acquire(fd.as_fd(), &filename, request, options.locking)?;
+        let mut file = OpenFile::new(fd, filename, options, &found);
+        file.locked = locked;
         file.limits
             .validate()
             .map_err(|source| BlockError::Limits { driver: file.kind.format_name(), source })?;
@@ -101,10 +106,6 @@ impl FileDriver {
     pub fn filename(&self) -> &str {
         &self.file.filename
     }
-
-    fn failed(&self, what: &str, source: io::Error) -> BlockError {
-        BlockError::Io { what: format!("{what} '{}'", self.file.filename), source }
-    }
 }
 
 impl OpenFile {
@@ -117,6 +118,8 @@ impl OpenFile {
             limits: found.limits,
             logical_block_bytes: found.logical_block_bytes,
             read_only: options.read_only,
+            locked: false,
+            resizing: Mutex::new(()),
             write_cache: cache.write_cache(),
             fixed_file: options.fixed_file,
             iopoll: options.iopoll,
@@ -130,6 +133,23 @@ impl OpenFile {
                 abilities: Abilities::default(),
             },
         }
+    }
+}
+
+impl OpenFile {
+    fn failed(&self, what: &str, source: io::Error) -> BlockError {
+        BlockError::Io { what: format!("{what} '{}'", self.filename), source }
+    }
+
+    /// Changes the length of a regular file, unless somebody forbids it by a lock.
+    fn resize(&self, length_bytes: u64) -> Result<(), BlockError> {
+        let _one_at_a_time = self.resizing.lock().unwrap_or_else(PoisonError::into_inner);
+        let resize = || rustix::fs::ftruncate(&self.fd, length_bytes);
+        let outcome = match self.locked {
+            true => lock::while_resizing(self.fd.as_fd(), &self.filename, resize)?,
+            false => resize(),
+        };
+        outcome.map_err(|errno| self.failed("changing the length of", errno.into()))
     }
 }
 
@@ -164,7 +184,7 @@ impl BlockDriver for FileDriver {
 
     fn length(&self) -> Result<u64, BlockError> {
         map::length(self.file.fd.as_fd(), self.file.kind)
-            .map_err(|err| self.failed("asking for the length of", err))
+            .map_err(|err| self.file.failed("asking for the length of", err))
     }
 
     fn read_only(&self) -> bool {
@@ -197,8 +217,7 @@ impl BlockDriver for FileDriver {
             return Err(BlockError::ReadOnly { node: self.file.filename.clone() });
         }
         match self.file.kind {
-            FileKind::Regular => rustix::fs::ftruncate(&self.file.fd, length_bytes)
-                .map_err(|errno| self.failed("changing the length of", errno.into())),
+            FileKind::Regular => self.file.resize(length_bytes),
             FileKind::Block if self.length()? == length_bytes => Ok(()),
             FileKind::Block => {
                 Err(BlockError::Unsupported { driver: self.format_name(), what: "changing the length" })
@@ -208,11 +227,11 @@ impl BlockDriver for FileDriver {
 
     fn allocated_size(&self) -> Result<u64, BlockError> {
         map::allocated(self.file.fd.as_fd(), self.file.kind)
-            .map_err(|err| self.failed("asking for the allocated size of", err))
+            .map_err(|err| self.file.failed("asking for the allocated size of", err))
     }
 
     fn block_status(&self, offset: u64, bytes: u64) -> Result<BlockStatus, BlockError> {
         map::status(self.file.fd.as_fd(), self.file.kind, offset, bytes)
-            .map_err(|err| self.failed("asking for the holes of", err))
+            .map_err(|err| self.file.failed("asking for the holes of", err))
     }
 }

@@ -87,7 +87,6 @@ impl Slot {
         self.offset += bytes;
         self.left -= bytes;
         self.done += bytes as usize;
-        self.retries = 0;
     }
 
     /// Moves `bytes` bytes back, at most what is done.
@@ -101,6 +100,11 @@ impl Slot {
     fn may_retry(&mut self) -> bool {
         self.retries += 1;
         self.retries <= MAX_RETRIES
+    }
+
+    /// Sends a transfer that got nowhere again, or ends it with `errno` when that has been tried often enough.
+    fn try_again(&mut self, errno: Errno) -> Next {
+        if self.may_retry() { Next::Go(Step::Rest) } else { failed(errno) }
     }
 }
 
@@ -188,9 +192,10 @@ impl Slots {
     /// A transfer has ended otherwise than whole: an error, or short.
     fn after_transfer(&self, slot: &mut Slot, result: i32) -> Next {
         let Ok(moved) = u32::try_from(result) else {
-            let errno = Errno::from_raw(result);
-            let again = matches!(errno, Errno::EINTR | Errno::EAGAIN) && slot.may_retry();
-            return if again { Next::Go(Step::Rest) } else { failed(errno) };
+            return match Errno::from_raw(result) {
+                errno @ (Errno::EINTR | Errno::EAGAIN) => slot.try_again(errno),
+                errno => failed(errno),
+            };
         };
         let moved = u64::from(moved);
         if moved > slot.left {
@@ -206,13 +211,15 @@ impl Slots {
             // The end of a file is the only place where a transfer stops at an odd offset, and O_DIRECT could not go on
             // from there.
             Op::Read if moved == 0 || stray != 0 => self.at_end(slot),
-            Op::Read => Next::Go(Step::Rest),
+            // Less than a block is no progress for a direct write, which goes on from a whole one.
+            Op::Write if moved <= stray => {
+                slot.go_back(stray);
+                slot.try_again(Errno::EIO)
+            }
             _ => {
                 slot.go_back(stray);
-                match moved > stray || slot.may_retry() {
-                    true => Next::Go(Step::Rest),
-                    false => failed(Errno::EIO),
-                }
+                slot.retries = 0;
+                Next::Go(Step::Rest)
             }
         }
     }
@@ -228,11 +235,12 @@ impl Slots {
             Ok(length) => length,
             Err(err) => return failed(Errno::from(&err)),
         };
+        let block = u64::from(self.file.limits.request_alignment);
         if length > slot.offset {
             // It has grown since; whole blocks of it can be read.
-            return if slot.may_retry() { retry_whole_block(self, slot) } else { failed(Errno::EIO) };
+            slot.go_back((slot.offset % block).min(slot.done as u64));
+            return slot.try_again(Errno::EIO);
         }
-        let block = u64::from(self.file.limits.request_alignment);
         if slot.offset + slot.left > length.next_multiple_of(block) {
             return failed(Errno::EIO);
         }
@@ -247,14 +255,6 @@ impl Slots {
         let table = &mut *self.table.borrow_mut();
         self.complete_slow(table, index as usize, errno.map_or(0, |errno| -errno.raw()));
     }
-}
-
-/// Reads again from the start of the block that the slot stands in.
-fn retry_whole_block(slots: &Slots, slot: &mut Slot) -> Next {
-    let retries = slot.retries;
-    slot.go_back((slot.offset % u64::from(slots.file.limits.request_alignment)).min(slot.done as u64));
-    slot.retries = retries;
-    Next::Go(Step::Rest)
 }
 
 fn failed(errno: Errno) -> Next {

@@ -165,7 +165,8 @@ pub(super) fn is_punct(token: Option<&TokenTree>, wanted: char) -> bool {
 fn list(root: &Path) -> Result<Vec<String>, TreeError> {
     let failed = |reason: String| TreeError::List { root: root.display().to_string(), reason };
     let output = Command::new("git")
-        .arg("-C")
+        // Containers often have the files of another user; nothing of their configuration is run here.
+        .args(["-c", "safe.directory=*", "-C"])
         .arg(root)
         .args(["ls-files", "-z", "--cached", "--others", "--exclude-standard", "--deduplicate"])
         .output()
