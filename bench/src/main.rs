@@ -41,7 +41,9 @@ fn exit_code(ended: Result<Ended, RunError>) -> u8 {
     match ended {
         Err(error) => complain(&error, EXIT_FAILED),
         Ok(Ended { failed: true, .. }) => EXIT_FAILED,
-        Ok(Ended { signal: Some(signal), .. }) => EXIT_SIGNAL.saturating_add(u8::try_from(signal).unwrap_or(0)),
+        Ok(Ended { signal: Some(signal), .. }) => {
+            EXIT_SIGNAL.saturating_add(u8::try_from(signal).unwrap_or(0))
+        }
         Ok(_) => 0,
     }
 }

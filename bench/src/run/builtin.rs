@@ -53,7 +53,8 @@ pub fn jobs(global: &GlobalSpec) -> Result<Builtin, RunError> {
     };
     let scratch = tempfile::tempfile_in(&directory).map_err(failed)?;
     let path = PathBuf::from(format!("/proc/{}/fd/{}", std::process::id(), scratch.as_raw_fd()));
-    let plan = parse_job_text(Path::new("built-in jobs"), &text(&path), global).map_err(|error| failed(refused(&error)))?;
+    let plan = parse_job_text(Path::new("built-in jobs"), &text(&path), global)
+        .map_err(|error| failed(refused(&error)))?;
     Ok(Builtin { plan, _scratch: scratch })
 }
 
@@ -70,7 +71,10 @@ fn text(path: &Path) -> String {
     );
     for (name, options, description) in JOBS {
         // Sequential jobs take no norandommap of their own, so all options are in [global] that only some need.
-        let _ = write!(text, "[{name}]\nstonewall\ndescription={description}, through the page cache\n{options}\n");
+        let _ = write!(
+            text,
+            "[{name}]\nstonewall\ndescription={description}, through the page cache\n{options}\n"
+        );
     }
     text
 }
@@ -78,7 +82,8 @@ fn text(path: &Path) -> String {
 /// `$TMPDIR` (or `/tmp`) unless it is in memory, then the working directory, then `/var/tmp`.
 fn directory() -> PathBuf {
     let candidates = [std::env::temp_dir(), PathBuf::from("."), PathBuf::from("/var/tmp")];
-    let on_disk = candidates.iter().find(|directory| statfs(directory.as_path()).is_ok_and(|found| !is_memory(&found)));
+    let on_disk =
+        candidates.iter().find(|directory| statfs(directory.as_path()).is_ok_and(|found| !is_memory(&found)));
     on_disk.or(candidates.first()).cloned().unwrap_or_default()
 }
 
@@ -94,7 +99,8 @@ mod tests {
     fn the_built_in_jobs_are_sound_and_short() {
         let builtin = jobs(&GlobalSpec::default()).unwrap();
         assert_eq!(builtin.plan.jobs.len(), JOBS.len());
-        let seconds: u64 = builtin.plan.jobs.iter().filter_map(|job| job.end.runtime).map(|time| time.as_secs()).sum();
+        let seconds: u64 =
+            builtin.plan.jobs.iter().filter_map(|job| job.end.runtime).map(|time| time.as_secs()).sum();
         assert!((1..=20).contains(&seconds), "{seconds}");
         assert!(builtin.plan.jobs.iter().skip(1).all(|job| job.wait_for_previous));
         for job in &builtin.plan.jobs {

@@ -380,7 +380,10 @@ impl LaneView {
             self.started = Some(now);
             return;
         }
-        if !self.ramping && end.runtime.is_some_and(|runtime| ran >= runtime) && self.control.order() < Order::Stop {
+        if !self.ramping
+            && end.runtime.is_some_and(|runtime| ran >= runtime)
+            && self.control.order() < Order::Stop
+        {
             self.order(Order::Stop);
         }
     }
@@ -418,4 +421,24 @@ fn waves(lanes: &[LaneView]) -> Vec<std::ops::Range<usize>> {
     let starts: Vec<usize> = (0..lanes.len()).filter(|&at| first_of_wave(at)).collect();
     let ends = starts.iter().skip(1).copied().chain([lanes.len()]);
     starts.iter().copied().zip(ends).map(|(start, end)| start..end).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::options::{GlobalSpec, parse_job_text};
+
+    #[test]
+    fn a_wave_ends_where_a_job_waits_for_the_ones_before() {
+        let text = "[global]\nioengine=null\nrw=read\nsize=1m\n[a]\nnumjobs=2\n[b]\n[c]\nstonewall\nnumjobs=2\n[d]\n[e]\nstonewall\n";
+        let plan = parse_job_text(Path::new("test"), text, &GlobalSpec::default()).unwrap();
+        let stop = Arc::new(AtomicBool::new(false));
+        let setup = Setup::new(&plan, Arc::clone(&stop));
+        let conductor = Conductor::new(&plan, &setup, std::sync::mpsc::channel(), stop);
+        assert_eq!(waves(&conductor.lanes), [0..3, 3..6, 6..7]);
+        let lanes: Vec<u32> = conductor.lanes.iter().map(|lane| lane.index.lane).collect();
+        assert_eq!(lanes, [0, 1, 2, 3, 4, 5, 6]);
+    }
 }

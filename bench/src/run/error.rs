@@ -56,7 +56,9 @@ pub enum RunError {
     #[error(transparent)]
     Aio(#[from] AioError),
     /// No memory for buffers.
-    #[error("no memory for {blocks} buffers of {block_bytes} bytes (iodepth times the largest block): {source}")]
+    #[error(
+        "no memory for {blocks} buffers of {block_bytes} bytes (iodepth times the largest block): {source}"
+    )]
     Buffers {
         /// How many.
         blocks: u32,

@@ -15,10 +15,10 @@ use super::configs::{self, LaneIndex};
 use super::control::{Doing, LaneControl};
 use super::devices::Device;
 use super::error::RunError;
-use super::meter::{Meter, Timed, Untimed};
-use super::session::{Failure, LaneFile, Session};
 use super::general::{self, GeneralOutcome};
 use super::logs::LaneLogs;
+use super::meter::{Meter, Timed, Untimed};
+use super::session::{Failure, LaneFile, Session};
 use super::{files, plain, region};
 use crate::options::{Access, DirectionMix, EngineKind, JobSpec};
 use crate::stats::{Clock, JobStats};
@@ -58,7 +58,8 @@ impl LanePlan {
             };
             Some(sum.saturating_add(bytes))
         });
-        let by_number = self.spec.end.number_ios.map(|ios| ios.saturating_mul(region::min_block_bytes(&self.spec)));
+        let by_number =
+            self.spec.end.number_ios.map(|ios| ios.saturating_mul(region::min_block_bytes(&self.spec)));
         match (by_limit, by_number) {
             (Some(one), Some(other)) => Some(one.min(other)),
             (one, other) => one.or(other),

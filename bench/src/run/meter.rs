@@ -204,7 +204,10 @@ mod tests {
         meter.issue(0);
         meter.hand_over();
         meter.reap();
-        meter.done(&mut stats, Token::new(0, &Io { offset: 0, bytes: 1, direction: workload::Direction::Read }));
+        meter.done(
+            &mut stats,
+            Token::new(0, &Io { offset: 0, bytes: 1, direction: workload::Direction::Read }),
+        );
         meter.synced(&mut stats, Token::sync(0));
         let read = &stats.directions[Direction::Read];
         assert_eq!(read.clat.moments().samples(), 1);

@@ -224,10 +224,13 @@ impl<'a> Session<'a> {
         self.stats.errors.record(errno);
         let on = self.spec.continue_on;
         let (what, survives) = match token.direction() {
-            Some(direction) => (direction.name(), if direction == Direction::Read { on.read } else { on.write }),
+            Some(direction) => {
+                (direction.name(), if direction == Direction::Read { on.read } else { on.write })
+            }
             None => ("sync", on.write),
         };
-        let text = format!("{what} of {} bytes at offset {offset} of '{}': {error}", token.bytes(), path.display());
+        let text =
+            format!("{what} of {} bytes at offset {offset} of '{}': {error}", token.bytes(), path.display());
         if !survives {
             self.note_failure(errno, text);
         } else if first {

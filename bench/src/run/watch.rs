@@ -60,8 +60,7 @@ impl<'a> Display<'a> {
             last_at: began,
         });
         let interim = global.status_interval.filter(|interval| !interval.is_zero());
-        let interim =
-            interim.map(|interval| Interim { interval, due: began + interval, asked: None });
+        let interim = interim.map(|interval| Interim { interval, due: began + interval, asked: None });
         Display { plan, output, began, progress, interim }
     }
 
@@ -98,7 +97,8 @@ impl<'a> Display<'a> {
     fn show_interim(&mut self, lanes: &[LaneView], now: Instant) {
         let Some(interim) = &mut self.interim else { return };
         if let Some((before, until)) = &interim.asked {
-            let waits = |(lane, before): (&LaneView, &u64)| lane.stage == Stage::Running && lane.answers == *before;
+            let waits =
+                |(lane, before): (&LaneView, &u64)| lane.stage == Stage::Running && lane.answers == *before;
             if now < *until && lanes.iter().zip(before).any(waits) {
                 return;
             }
@@ -195,7 +195,8 @@ fn job_progress(lane: &LaneView, now: Instant) -> JobProgress {
     let rw = lane.spec.workload.rw;
     // Of a pair of trim and write only the write is work.
     let counts = |direction: Direction| direction != Direction::Trim || !rw.uses(Access::Write);
-    let bytes_done = Direction::ALL.into_iter().filter(|direction| counts(*direction)).map(|d| totals.bytes[d]).sum();
+    let bytes_done =
+        Direction::ALL.into_iter().filter(|direction| counts(*direction)).map(|d| totals.bytes[d]).sum();
     let end = &lane.spec.end;
     JobProgress {
         phase: phase(lane),
@@ -210,7 +211,8 @@ fn job_progress(lane: &LaneView, now: Instant) -> JobProgress {
 /// The rates that running jobs are held to, summed.
 fn limit(lanes: &[LaneView]) -> Option<RateLimit> {
     let running = || lanes.iter().filter(|lane| lane.stage == Stage::Running).map(|lane| &lane.spec.pace);
-    let bytes = running().map(|pace| pace.rate_bytes_per_s).flat_map(|rate| [rate.read, rate.write, rate.trim]);
+    let bytes =
+        running().map(|pace| pace.rate_bytes_per_s).flat_map(|rate| [rate.read, rate.write, rate.trim]);
     let bytes: u64 = bytes.flatten().sum();
     let iops = running().map(|pace| pace.rate_iops).flat_map(|rate| [rate.read, rate.write, rate.trim]);
     let iops: u64 = iops.flatten().sum();

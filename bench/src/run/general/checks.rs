@@ -11,12 +11,12 @@ use crate::options::{JobSpec, VerifySpec};
 use crate::run::configs;
 use crate::run::error::RunError;
 use crate::workload::{
-    self, Backlog, BlockStamp, Extent, Generator, Io, OverlapGuard, Pattern, Verifier, VerifyError,
-    WorkloadConfig, WriteCounter, WrittenLog, job_seed, replay,
+    self, Backlog, BlockStamp, Extent, Io, OverlapGuard, Pattern, Verifier, VerifyError, WorkloadConfig,
+    WriteCounter, WrittenLog, job_seed, replay,
 };
 
 /// How many bad blocks of a job are named; a device that lost everything would fill the disk with messages.
-const MAX_NAMED: u64 = 100;
+const MAX_NAMED: u64 = 50;
 
 /// What is known of one file.
 pub struct Checks {
@@ -76,6 +76,11 @@ impl Checks {
     pub fn assume_written(&mut self, workload: &WorkloadConfig, writes: Option<u64>) -> Result<(), RunError> {
         self.written = replay(workload, writes)?;
         Ok(())
+    }
+
+    /// How blocks are made and checked.
+    pub fn verifier(&self) -> &Verifier {
+        &self.verifier
     }
 
     /// Numbers an I/O; each that the generator made, in its order.
@@ -139,7 +144,13 @@ impl Checks {
     ///
     /// # Errors
     /// When the bytes are not those that were written.
-    pub fn check_ended(&mut self, io: &Io, extent: &Extent, ok: bool, buf: Option<&IoBuf>) -> Result<(), VerifyError> {
+    pub fn check_ended(
+        &mut self,
+        io: &Io,
+        extent: &Extent,
+        ok: bool,
+        buf: Option<&IoBuf>,
+    ) -> Result<(), VerifyError> {
         self.guard.leave(io);
         match buf.and_then(IoBuf::as_slice) {
             Some(bytes) if ok => extent.check(&self.verifier, bytes),
@@ -196,17 +207,6 @@ pub fn read_of(extent: &Extent) -> Io {
     Io { offset: extent.offset, bytes: extent.bytes, direction: workload::Direction::Read }
 }
 
-/// How many of the first `ios` I/Os of a workload are writes.
-///
-/// # Errors
-/// When the workload is impossible.
-pub fn writes_among(workload: &WorkloadConfig, ios: u64) -> Result<u64, RunError> {
-    let generator = Generator::new(workload)?;
-    let most = usize::try_from(ios).unwrap_or(usize::MAX);
-    let writes = generator.take(most).filter(|io| io.direction == workload::Direction::Write).count();
-    Ok(writes as u64)
-}
-
 /// Names bad blocks, the first so many.
 #[derive(Default)]
 pub struct Complaints {
@@ -219,7 +219,9 @@ impl Complaints {
         self.count += 1;
         match self.count {
             ..=MAX_NAMED => crate::run::say(&format!("job {job}: '{}': {error}", path.display())),
-            n if n == MAX_NAMED + 1 => crate::run::say(&format!("job {job}: further bad blocks are only counted")),
+            n if n == MAX_NAMED + 1 => {
+                crate::run::say(&format!("job {job}: further bad blocks are only counted"))
+            }
             _ => {}
         }
     }

@@ -79,7 +79,8 @@ impl<M: Meter> General<'_, '_, M> {
         self.session.stats.errors.record(libc::EILSEQ);
         self.complaints.add(&spec.name, &self.session.files[file].path, bad);
         if spec.verify.as_ref().is_some_and(|verify| verify.fatal) {
-            self.session.note_failure(libc::EILSEQ, "verify: a bad block ends the job (verify_fatal)".to_owned());
+            self.session
+                .note_failure(libc::EILSEQ, "verify: a bad block ends the job (verify_fatal)".to_owned());
             self.stopped = true;
         }
     }

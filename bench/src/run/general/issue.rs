@@ -130,11 +130,8 @@ impl<M: Meter> General<'_, '_, M> {
     /// The next I/O of the workload, of the file whose turn it is.
     fn generate(&mut self, now_ns: u64) -> Result<Pending, Stall> {
         // What is to be found again has to come in the generator's own order, whatever the rates.
-        let choice = if self.checks.is_empty() {
-            self.pacing.choose(self.operations, now_ns)
-        } else {
-            Choice::Any
-        };
+        let choice =
+            if self.checks.is_empty() { self.pacing.choose(self.operations, now_ns) } else { Choice::Any };
         if let Choice::Wait(at_ns) = choice {
             return Err(Stall::Until(at_ns, false));
         }
@@ -169,9 +166,8 @@ impl<M: Meter> General<'_, '_, M> {
         if self.operations == Operations::TrimWrite && io.direction == Direction::Trim && self.left > 0 {
             let write = self.session.files[file].generator.next_io();
             self.left -= u64::from(write.is_some());
-            then = write.map(|write| {
-                (write, self.checks.get_mut(file).and_then(|checks| checks.stamp(&write)))
-            });
+            then =
+                write.map(|write| (write, self.checks.get_mut(file).and_then(|checks| checks.stamp(&write))));
         }
         Pending { file, io, stamp, then }
     }
@@ -219,7 +215,8 @@ impl<M: Meter> General<'_, '_, M> {
         let Some(index) = self.take_slot() else { return };
         let nothing = Io { offset: 0, bytes: 0, direction: Direction::Write };
         let slot = &mut self.slots[index as usize];
-        (slot.purpose, slot.file, slot.io, slot.stamp, slot.then) = (Purpose::Sync, file, nothing, None, None);
+        (slot.purpose, slot.file, slot.io, slot.stamp, slot.then) =
+            (Purpose::Sync, file, nothing, None, None);
         self.meter.issue(index);
         self.submit(file, Request::flush().with_token(Token::sync(index).raw()));
     }

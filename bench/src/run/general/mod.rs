@@ -9,6 +9,7 @@
 
 mod checks;
 mod complete;
+mod extent_of_run;
 mod issue;
 mod pacing;
 
@@ -27,6 +28,7 @@ use super::meter::Meter;
 use super::session::{Failure, Session};
 use crate::workload::{BlockStamp, Extent, Io, Operations};
 use checks::{Checks, Complaints};
+use extent_of_run::writes_done;
 use issue::Stall;
 use pacing::Pacing;
 
@@ -143,9 +145,11 @@ impl<'g, 's, M: Meter> General<'g, 's, M> {
         let spec = session.spec;
         let depth = spec.depth.iodepth;
         let checks = match &spec.verify {
-            Some(verify) => {
-                session.files.iter().map(|file| Checks::new(spec, verify, &file.workload)).collect::<Result<_, _>>()?
-            }
+            Some(verify) => session
+                .files
+                .iter()
+                .map(|file| Checks::new(spec, verify, &file.workload))
+                .collect::<Result<_, _>>()?,
             None => Vec::new(),
         };
         let nothing = Io { offset: 0, bytes: 0, direction: crate::workload::Direction::Read };
@@ -209,13 +213,14 @@ impl<'g, 's, M: Meter> General<'g, 's, M> {
 
     /// What an earlier run wrote is what the same options write, as far as that run went.
     fn assume_written(&mut self) -> Result<(), RunError> {
+        // The slots' buffers are all out; the scan needs one.
+        self.slots.iter_mut().for_each(|slot| slot.buf = None);
+        let (spec, ctx, pool) = (self.session.spec, self.session.ctx, self.session.pool);
         for (file, checks) in self.session.files.iter().zip(&mut self.checks) {
-            let writes = match self.session.spec.end.number_ios {
-                Some(ios) => Some(checks::writes_among(&file.workload, ios)?),
-                None => None,
-            };
+            let writes = writes_done(spec, file, checks.verifier(), ctx, pool)?;
             checks.assume_written(&file.workload, writes)?;
         }
+        self.slots.iter_mut().for_each(|slot| slot.buf = pool.take());
         Ok(())
     }
 
@@ -279,7 +284,11 @@ impl<'g, 's, M: Meter> General<'g, 's, M> {
                 let waiting = self.reaped.len() as u32;
                 let flying = self.in_flight - waiting;
                 // A queue that drains, or has nothing to add, gains nothing from looking without waiting.
-                let least = if stall == Stall::Full { depth.batch_complete_min } else { depth.batch_complete_min.max(1) };
+                let least = if stall == Stall::Full {
+                    depth.batch_complete_min
+                } else {
+                    depth.batch_complete_min.max(1)
+                };
                 let want = least.saturating_sub(waiting).min(flying);
                 if want == 0 {
                     ctx.turn(Wait::No);
