@@ -112,7 +112,7 @@ impl LeafQueue for MemQueue {
             return Err(command);
         }
         let result = self.carry_out(&mut command);
-        self.done.push(LeafCompletion { tag, result, payload: command.payload });
+        self.done.push(LeafCompletion::new(tag, result, command.payload));
         Ok(())
     }
 

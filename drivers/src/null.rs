@@ -128,7 +128,7 @@ impl LeafQueue for NullQueue {
             return Err(command);
         }
         let result = self.carry_out(&mut command);
-        self.done.push(LeafCompletion { tag, result, payload: command.payload });
+        self.done.push(LeafCompletion::new(tag, result, command.payload));
         Ok(())
     }
 
@@ -191,7 +191,7 @@ impl LeafQueue for DelayedQueue {
             return Err(command);
         }
         let result = self.inner.carry_out(&mut command);
-        self.fresh.push(LeafCompletion { tag, result, payload: command.payload });
+        self.fresh.push(LeafCompletion::new(tag, result, command.payload));
         Ok(())
     }
 

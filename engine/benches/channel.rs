@@ -56,7 +56,7 @@ impl BlockDriver for Instant {
 
 impl LeafQueue for InstantQueue {
     fn submit(&mut self, tag: Tag, command: LeafCommand) -> Result<(), LeafCommand> {
-        self.0.push(LeafCompletion { tag, result: Ok(()), payload: command.payload });
+        self.0.push(LeafCompletion::new(tag, Ok(()), command.payload));
         Ok(())
     }
 

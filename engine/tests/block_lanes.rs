@@ -22,7 +22,11 @@ async fn write_own_bytes(backend: BlockBackend, lane: usize, lanes: usize, round
         for i in 0..16 {
             let (result, buf) = channel.read_at((i * lanes + lane) as u64 * 100, buffer(100, 0)).await;
             assert_eq!(result, Ok(()));
-            assert_eq!(bytes_of(&Payload::One(buf)), vec![byte; 100], "lane {lane}, round {round}, piece {i}");
+            assert_eq!(
+                bytes_of(&Payload::One(buf)),
+                vec![byte; 100],
+                "lane {lane}, round {round}, piece {i}"
+            );
         }
     }
 }

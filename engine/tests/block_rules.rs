@@ -46,7 +46,8 @@ fn an_unaligned_write_changes_its_bytes_only() {
     let device = TestDevice::new(Behaviour { limits: sectors(4096), ..Behaviour::default() });
     let ctx = context();
     let channel = device.backend().channel(&ctx, 4).expect("a channel");
-    for (offset, len) in [(1, 1), (4095, 2), (100, 4096), (0, 5000), (4096, 100), (3, 300_000), (8191, 4097)] {
+    for (offset, len) in [(1, 1), (4095, 2), (100, 4096), (0, 5000), (4096, 100), (3, 300_000), (8191, 4097)]
+    {
         let mut expected = device.data.lock().expect("the content").clone();
         expected[offset as usize..offset as usize + len].fill(0xee);
         let (result, _) = ctx.block_on(channel.write_at(offset, filled(len, 3, 0xee)));
@@ -73,7 +74,8 @@ fn memory_that_is_not_aligned_is_bounced() {
 
 #[test]
 fn long_requests_and_long_vectors_are_split() {
-    let device = TestDevice::new(Behaviour { limits: sectors(512), delay: 2, reverse: true, ..Behaviour::default() });
+    let device =
+        TestDevice::new(Behaviour { limits: sectors(512), delay: 2, reverse: true, ..Behaviour::default() });
     let ctx = context();
     let channel = device.backend().channel(&ctx, 4).expect("a channel");
     let (result, buf) = ctx.block_on(channel.write_at(0, filled(100 * 512, 0, 1)));
@@ -91,7 +93,10 @@ fn long_requests_and_long_vectors_are_split() {
     let (result, _) = ctx.block_on(channel.writev_at(0, vector(&[100, 412, 512])));
     assert_eq!((result, channel.stats().bounced), (Ok(()), 1));
     let data = device.data.lock().expect("the content");
-    assert_eq!((&data[..100], &data[100..512], &data[512..1024]), (&[0; 100][..], &[1; 412][..], &[2; 512][..]));
+    assert_eq!(
+        (&data[..100], &data[100..512], &data[512..1024]),
+        (&[0; 100][..], &[1; 412][..], &[2; 512][..])
+    );
 }
 
 #[test]
@@ -163,11 +168,7 @@ fn without_a_write_cache_every_write_is_durable() {
 
 #[test]
 fn zeroes_reach_every_byte_whatever_the_device_can() {
-    let full = BlockLimits {
-        max_pwrite_zeroes: 8192,
-        pwrite_zeroes_alignment: 2048,
-        ..sectors(512)
-    };
+    let full = BlockLimits { max_pwrite_zeroes: 8192, pwrite_zeroes_alignment: 2048, ..sectors(512) };
     let cases = [
         Behaviour { limits: full, ..Behaviour::default() },
         Behaviour { limits: full, zero_flags: None, ..Behaviour::default() },
@@ -177,7 +178,8 @@ fn zeroes_reach_every_byte_whatever_the_device_can() {
         let device = TestDevice::new(behaviour);
         let ctx = context();
         let channel = device.backend().channel(&ctx, 4).expect("a channel");
-        for (offset, len) in [(0, 2048), (512, 512), (1, 1), (511, 2), (3, 509), (1000, 100_000), (512, 600)] {
+        for (offset, len) in [(0, 2048), (512, 512), (1, 1), (511, 2), (3, 509), (1000, 100_000), (512, 600)]
+        {
             let before = device.data.lock().expect("the content").clone();
             let result = ctx.block_on(channel.write_zeroes(offset, len, ReqFlags::MAY_UNMAP));
             assert_eq!(result, Ok(()), "zeroes of {len} at {offset}");
@@ -194,7 +196,8 @@ fn zeroes_reach_every_byte_whatever_the_device_can() {
 fn no_fallback_means_no_fallback() {
     let limits = sectors(512);
     for (zero_flags, rejects_ranges) in [(None, false), (Some(ReqFlags::empty()), true)] {
-        let device = TestDevice::new(Behaviour { limits, zero_flags, rejects_ranges, ..Behaviour::default() });
+        let device =
+            TestDevice::new(Behaviour { limits, zero_flags, rejects_ranges, ..Behaviour::default() });
         let ctx = context();
         let channel = device.backend().channel(&ctx, 4).expect("a channel");
         for _ in 0..2 {

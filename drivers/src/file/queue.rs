@@ -220,7 +220,9 @@ impl LeafQueue for FileQueue {
         }
         let done = &mut self.kernel.slots().table.borrow_mut().done;
         let room = out.capacity() - out.len();
-        if done.len() <= room {
+        if out.is_empty() && done.capacity() >= out.capacity() {
+            std::mem::swap(out, done);
+        } else if done.len() <= room {
             out.append(done);
         } else {
             out.extend(done.drain(..room));

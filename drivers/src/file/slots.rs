@@ -79,7 +79,7 @@ impl Slot {
     #[inline]
     fn end(&mut self, index: usize, result: IoResult) -> LeafCompletion {
         self.step = Step::Free;
-        LeafCompletion { tag: Tag(index as u32), result, payload: std::mem::take(&mut self.payload) }
+        LeafCompletion::new(Tag(index as u32), result, std::mem::take(&mut self.payload))
     }
 
     /// Moves `bytes` bytes on, at most what is left.

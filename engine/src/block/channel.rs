@@ -21,14 +21,16 @@ use corelane_dma::{BlockPool, Payload};
 
 use super::counters::ChannelStats;
 use super::driver::{LeafCommand, LeafCompletion, LeafQueue, Tag};
-use super::errno::{BlockError, Errno, IoResult};
+use super::errno::{BlockError, IoResult};
 use super::future::IoFuture;
 use super::node::{Answer, LaneEntry, Node};
 use super::plan::Plan;
 use super::request::{Completion, Op, Rejected, Request};
 use super::slots::{Phase, SlotName, SlotTable, Target};
 use super::slow;
-use crate::aio::{AioContext, Poller, PollerId, Readiness};
+use crate::aio::{AioContext, Poller, PollerId};
+
+mod reap;
 
 /// Slots for the commands into which the slow path cuts requests.
 const INTERNAL_SLOTS: u32 = 32;
@@ -60,6 +62,7 @@ pub(super) struct ChannelInner {
     depth: usize,
     state: RefCell<State>,
     handler: RefCell<Option<Handler>>,
+    has_handler: Cell<bool>,
     poller: Cell<Option<PollerId>>,
     closing: Cell<bool>,
 }
@@ -71,9 +74,12 @@ pub(super) struct State {
     pub(super) stats: ChannelStats,
     /// Commands that the leaf queue had no room for, oldest first.
     backlog: VecDeque<(Tag, LeafCommand)>,
+    /// Completed requests of batches, to be drained. `spare` and `reaped` are of the same capacity, and exchanged for it.
+    done: Vec<LeafCompletion>,
+    spare: Vec<LeafCompletion>,
     reaped: Vec<LeafCompletion>,
-    done: Vec<Completion>,
-    spare: Vec<Completion>,
+    /// Requests that the device turned out not to support, to be carried out by other means.
+    fall_back: Vec<Tag>,
     wakes: Vec<Waker>,
     clear_waits: Vec<ClearWait>,
     slot_waiters: VecDeque<Waker>,
@@ -108,6 +114,7 @@ impl Channel {
             depth: depth as usize,
             state: RefCell::new(state),
             handler: RefCell::default(),
+            has_handler: Cell::new(false),
             poller: Cell::new(None),
             closing: Cell::new(false),
         });
@@ -121,7 +128,7 @@ impl Channel {
     ///
     /// # Errors
     /// The request itself, untouched, if as many as the channel's depth are in flight or not yet drained.
-    #[inline]
+    #[inline(always)]
     #[allow(clippy::result_large_err)] // The request is moved back, not an error report.
     pub fn submit(&self, request: Request) -> Result<(), Rejected> {
         self.inner.enter(request, Target::Batch).map(drop)
@@ -134,9 +141,9 @@ impl Channel {
     }
 
     /// Hands the completed requests to `each`, which may submit again.
-    #[inline]
-    pub fn drain(&self, mut each: impl FnMut(Completion)) {
-        self.inner.drain(&mut each);
+    #[inline(always)]
+    pub fn drain(&self, each: impl FnMut(Completion)) {
+        self.inner.drain(each);
     }
 
     /// How many completed requests wait to be drained.
@@ -158,6 +165,7 @@ impl Channel {
     /// submit; it may not set another handler.
     pub fn set_handler(&self, handler: impl FnMut(Completion) + 'static) {
         *self.inner.handler.borrow_mut() = Some(Box::new(handler));
+        self.inner.has_handler.set(true);
     }
 
     /// What was counted so far.
@@ -194,9 +202,10 @@ impl State {
             leaf,
             stats: ChannelStats::default(),
             backlog: VecDeque::with_capacity(tags),
+            done: Vec::with_capacity(tags),
+            spare: Vec::with_capacity(tags),
             reaped: Vec::with_capacity(tags),
-            done: Vec::with_capacity(depth as usize),
-            spare: Vec::with_capacity(depth as usize),
+            fall_back: Vec::new(),
             wakes: Vec::with_capacity(tags),
             clear_waits: Vec::new(),
             slot_waiters: VecDeque::new(),
@@ -207,13 +216,18 @@ impl State {
     }
 
     /// Hands a command to the leaf queue, behind those that it had no room for.
-    #[inline]
+    #[inline(always)]
     pub(super) fn send(&mut self, tag: Tag, command: LeafCommand) {
         if !self.backlog.is_empty() {
-            self.backlog.push_back((tag, command));
+            self.keep_back(tag, command);
         } else if let Err(command) = self.leaf.submit(tag, command) {
-            self.backlog.push_back((tag, command));
+            self.keep_back(tag, command);
         }
+    }
+
+    #[cold]
+    fn keep_back(&mut self, tag: Tag, command: LeafCommand) {
+        self.backlog.push_back((tag, command));
     }
 
     fn send_backlog(&mut self) {
@@ -231,9 +245,10 @@ impl State {
         let Some(slot) = self.slots.get_mut(tag) else { return };
         match slot.target {
             Target::Batch => {
-                let token = slot.token;
+                let mut completion = LeafCompletion::new(tag, result, payload);
+                completion.token = slot.token;
                 self.slots.release(tag);
-                self.done.push(Completion { token, result, payload });
+                self.done.push(completion);
             }
             Target::Future => {
                 slot.phase = Phase::Ended;
@@ -269,35 +284,43 @@ impl State {
 
 impl ChannelInner {
     /// Takes a slot for the request and starts it.
-    #[inline]
+    #[inline(always)]
     #[allow(clippy::result_large_err)] // The request is moved back, not an error report.
     pub(super) fn enter(self: &Rc<Self>, request: Request, target: Target) -> Result<SlotName, Rejected> {
         let mut state = self.state.borrow_mut();
         let state = &mut *state;
-        if state.slots.public_in_use() + state.done.len() >= self.depth {
-            return Err(Rejected(request));
+        if self.node.needs_attention() || !state.plan.admits(&request, self.node.length()) {
+            return self.enter_slow(state, request, target);
         }
-        let Some(tag) = state.slots.take() else { return Err(Rejected(request)) };
-        let fast = !self.node.needs_attention() && state.plan.admits(&request, self.node.length());
+        let Some(tag) = state.slots.take(state.done.len()) else { return Err(Rejected(request)) };
         let Request { op, flags, offset, bytes, payload, token } = request;
         if let Some(slot) = state.slots.get_mut(tag) {
             (slot.token, slot.offset, slot.bytes) = (token, offset, bytes);
-            (slot.op, slot.flags, slot.target) = (op, flags, target);
-            slot.phase = if fast { Phase::Tracked } else { Phase::Waiting };
+            (slot.op, slot.flags, slot.target, slot.phase) = (op, flags, target, Phase::Tracked);
         }
-        if fast {
-            state.stats.fast[op as usize] += 1;
-            let flags = state.plan.leaf_flags(op, flags);
-            state.send(tag, LeafCommand { op, flags, offset, bytes, payload });
-        } else {
-            let request = Request { op, flags, offset, bytes, payload, token };
-            self.enter_slow(state, tag, request);
-        }
+        state.stats.fast[op as usize] += 1;
+        let flags = state.plan.leaf_flags(op, flags);
+        state.send(tag, LeafCommand { op, flags, offset, bytes, payload });
         Ok(state.slots.name(tag))
     }
 
+    /// A request that the device cannot take as it is.
     #[cold]
-    fn enter_slow(self: &Rc<Self>, state: &mut State, tag: Tag, request: Request) {
+    #[inline(never)]
+    #[allow(clippy::result_large_err)] // The request is moved back, not an error report.
+    fn enter_slow(
+        self: &Rc<Self>,
+        state: &mut State,
+        request: Request,
+        target: Target,
+    ) -> Result<SlotName, Rejected> {
+        let Some(tag) = state.slots.take(state.done.len()) else { return Err(Rejected(request)) };
+        if let Some(slot) = state.slots.get_mut(tag) {
+            (slot.token, slot.offset, slot.bytes) = (request.token, request.offset, request.bytes);
+            (slot.op, slot.flags, slot.target) = (request.op, request.flags, target);
+            slot.phase = Phase::Waiting;
+        }
+        let name = state.slots.name(tag);
         match slow::check(&self.node, &request) {
             Err(errno) => {
                 state.stats.refused += 1;
@@ -312,61 +335,7 @@ impl ChannelInner {
                 self.ctx.spawn(slow::run(Rc::clone(self), tag, request));
             }
         }
-    }
-
-    /// Ends a request of the slow path.
-    pub(super) fn finish(&self, tag: Tag, result: IoResult, payload: Payload) {
-        let mut state = self.state.borrow_mut();
-        state.end(tag, result, payload);
-        if !state.clear_waits.is_empty() {
-            state.answer_clear_waits();
-        }
-        drop(state);
-        self.after_reap();
-    }
-
-    /// What may only happen without a borrow: wakers, the handler, leaving the lane.
-    fn after_reap(&self) {
-        self.run_wakes();
-        if !self.state.borrow().done.is_empty()
-            && let Ok(mut handler) = self.handler.try_borrow_mut()
-            && let Some(handler) = handler.as_mut()
-        {
-            self.drain(handler);
-        }
-        if self.closing.get() {
-            self.leave_lane_when_idle();
-        }
-    }
-
-    pub(super) fn run_wakes(&self) {
-        let mut state = self.state.borrow_mut();
-        if state.wakes.is_empty() {
-            return;
-        }
-        let mut wakes = std::mem::take(&mut state.wakes);
-        drop(state);
-        wakes.drain(..).for_each(Waker::wake);
-        let mut state = self.state.borrow_mut();
-        // What a waker added meanwhile is few; the vector with the capacity is kept.
-        wakes.append(&mut state.wakes);
-        state.wakes = wakes;
-    }
-
-    #[inline]
-    fn drain(&self, each: &mut dyn FnMut(Completion)) {
-        let mut state = self.state.borrow_mut();
-        let spare = std::mem::take(&mut state.spare);
-        let mut batch = std::mem::replace(&mut state.done, spare);
-        if !batch.is_empty() && !state.slot_waiters.is_empty() {
-            let count = batch.len().min(state.slot_waiters.len());
-            let waiters: Vec<Waker> = state.slot_waiters.drain(..count).collect();
-            state.wakes.extend(waiters);
-        }
-        drop(state);
-        batch.drain(..).for_each(each);
-        self.state.borrow_mut().spare = batch;
-        self.run_wakes();
+        Ok(name)
     }
 
     /// Who holds the lane's borrow for a moment. Nothing foreign runs in `f`.
@@ -440,71 +409,5 @@ impl ChannelInner {
             CHANNELS.with_borrow_mut(|channels| channels.remove(&self.id));
             self.ctx.remove_poller(poller);
         }
-    }
-
-    /// A zeroing or discard that the device turned out not to support: the slow path does it by other means.
-    #[cold]
-    fn fall_back(&self, tag: Tag) {
-        let Some(this) = self.this.upgrade() else { return };
-        let mut state = self.state.borrow_mut();
-        let Some(slot) = state.slots.get_mut(tag) else { return };
-        // The slot stays tracked: a serialising request may be waiting for it already.
-        let (op, flags, offset, bytes, token) = (slot.op, slot.flags, slot.offset, slot.bytes, slot.token);
-        state.plan.forget(op);
-        state.stats.fast[op as usize] -= 1;
-        state.stats.slow[op as usize] += 1;
-        drop(state);
-        let request = Request { op, flags, offset, bytes, payload: Payload::None, token };
-        self.ctx.spawn(slow::run(this, tag, request));
-    }
-
-    /// Takes the leaf queue's completions in. Returns how many there were, and which have to fall back.
-    fn take_reaped(&self) -> (usize, Vec<Tag>) {
-        let mut fall_back = Vec::new();
-        let mut state = self.state.borrow_mut();
-        let mut reaped = std::mem::take(&mut state.reaped);
-        state.leaf.reap(&mut reaped);
-        let count = reaped.len();
-        for LeafCompletion { tag, result, payload } in reaped.drain(..) {
-            match state.slots.get_mut(tag) {
-                Some(slot) if slot.phase == Phase::Tracked => match result {
-                    Err(error) if error.errno == Errno::ENOTSUP && can_fall_back(slot.op, tag, self.depth) => {
-                        fall_back.push(tag);
-                    }
-                    _ => state.end(tag, result, payload),
-                },
-                _ => state.stats.bogus += 1,
-            }
-        }
-        state.reaped = reaped;
-        if count > 0 && !state.clear_waits.is_empty() {
-            state.answer_clear_waits();
-        }
-        (count, fall_back)
-    }
-}
-
-/// Whether a request that the device does not support has another way: not the slow path's own commands.
-fn can_fall_back(op: Op, tag: Tag, depth: usize) -> bool {
-    matches!(op, Op::WriteZeroes | Op::Discard) && (tag.0 as usize) < depth
-}
-
-impl Poller for ChannelInner {
-    fn commit(&self) -> Readiness {
-        let mut state = self.state.borrow_mut();
-        if !state.backlog.is_empty() {
-            state.send_backlog();
-        }
-        let readiness = state.leaf.commit();
-        if state.done.is_empty() { readiness } else { Readiness::Ready }
-    }
-
-    fn reap(&self) -> bool {
-        let (count, fall_back) = self.take_reaped();
-        for tag in fall_back {
-            self.fall_back(tag);
-        }
-        self.after_reap();
-        count > 0
     }
 }

@@ -37,6 +37,16 @@ pub struct LeafCompletion {
     pub result: IoResult,
     /// The command's memory, which the device no longer uses.
     pub payload: Payload,
+    /// The channel writes the request's token here: the entry becomes the caller's completion where it lies.
+    pub(super) token: u64,
+}
+
+impl LeafCompletion {
+    /// The command with this tag has ended so, and gives its memory back.
+    #[inline]
+    pub fn new(tag: Tag, result: IoResult, payload: Payload) -> LeafCompletion {
+        LeafCompletion { tag, result, payload, token: 0 }
+    }
 }
 
 /// The device end of a channel: an io_uring, a queue pair, RAM, nothing.
@@ -56,7 +66,8 @@ pub trait LeafQueue {
     /// Sends what was taken: one doorbell for the whole batch. Says how the lane will learn of completions.
     fn commit(&mut self) -> Readiness;
 
-    /// Appends what has completed to `out`, at most `out.capacity() - out.len()` entries, so that it never grows.
+    /// Appends what has completed to `out`, at most `out.capacity() - out.len()` entries, so that it never grows. If
+    /// `out` is empty it may be exchanged for a vector of at least `tags` entries' capacity.
     fn reap(&mut self, out: &mut Vec<LeafCompletion>);
 
     /// Makes I/O on `region` free of mapping and copying in this lane. A queue that gains nothing accepts and does

@@ -36,7 +36,9 @@ impl Outcome for (IoResult, IoBuf) {
         match payload {
             Payload::One(buf) => (result, buf),
             // A driver gives back what it was given, and the slow path puts a payload together again.
-            Payload::None | Payload::Many(_) => unreachable!("a request of one buffer completes with one buffer"),
+            Payload::None | Payload::Many(_) => {
+                unreachable!("a request of one buffer completes with one buffer")
+            }
         }
     }
 }
@@ -45,7 +47,9 @@ impl Outcome for (IoResult, Box<IoVector>) {
     fn new(result: IoResult, payload: Payload) -> (IoResult, Box<IoVector>) {
         match payload {
             Payload::Many(vector) => (result, vector),
-            Payload::None | Payload::One(_) => unreachable!("a request of a vector completes with the vector"),
+            Payload::None | Payload::One(_) => {
+                unreachable!("a request of a vector completes with the vector")
+            }
         }
     }
 }

@@ -15,17 +15,21 @@ pub(super) struct Plan {
     max_transfer: u64,
     mem_mask: usize,
     max_iov: usize,
-    /// Bit *i* is set if operation *i* can take the fast path at all.
-    ops: u8,
     /// Bit *i* is set if the device has answered that it cannot do operation *i*.
     unsupported: u8,
     /// Flags that may go down with each operation.
-    flags: [ReqFlags; Op::COUNT],
+    /// By operation: the flags that it may not carry on the fast path, and [`NEVER`] if it has none.
+    forbidden: [u8; Op::COUNT],
     /// Flags that every write carries.
     forced: ReqFlags,
     zeroes: RangeRule,
     discard: RangeRule,
 }
+
+/// A bit that no flag has: an operation that forbids it cannot take the fast path at all.
+const NEVER: u8 = 0x80;
+
+const _: () = assert!(ReqFlags::all().bits() & NEVER == 0);
 
 /// Alignment (in bytes, any number from 1) and bound of write-zeroes or discards.
 #[derive(Clone, Copy, Debug)]
@@ -36,22 +40,29 @@ struct RangeRule {
 
 impl Plan {
     /// Compiles `driver`'s rules. `force_fua`: every write must reach stable storage (write-through).
-    pub(super) fn new(driver: &dyn BlockDriver, limits: &BlockLimits, read_only: bool, force_fua: bool) -> Plan {
-        let mut flags = [ReqFlags::empty(); Op::COUNT];
-        let mut ops = 1 << Op::Read as u8 | 1 << Op::Flush as u8;
+    pub(super) fn new(
+        driver: &dyn BlockDriver,
+        limits: &BlockLimits,
+        read_only: bool,
+        force_fua: bool,
+    ) -> Plan {
+        // Reads and flushes carry no flag; anything else is refused until the driver has said otherwise.
+        let mut forbidden = [!0; Op::COUNT];
+        let mut admit = |op: Op, flags: ReqFlags| forbidden[op as usize] = !flags.bits() & !NEVER;
+        admit(Op::Read, ReqFlags::empty());
+        admit(Op::Flush, ReqFlags::empty());
         if !read_only {
-            flags[Op::Write as usize] = driver.supported_write_flags();
+            let flags = driver.supported_write_flags();
             // A write-through write without FUA support costs a flush, which is the slow path's business.
-            if !force_fua || flags[Op::Write as usize].contains(ReqFlags::FUA) {
-                ops |= 1 << Op::Write as u8;
+            if !force_fua || flags.contains(ReqFlags::FUA) {
+                admit(Op::Write, flags);
             }
-            if let (Some(zero_flags), false) = (driver.supported_zero_flags(), force_fua) {
+            if let (Some(flags), false) = (driver.supported_zero_flags(), force_fua) {
                 // NO_FALLBACK is the block layer's own; it is taken off before the command goes down.
-                flags[Op::WriteZeroes as usize] = zero_flags | ReqFlags::NO_FALLBACK;
-                ops |= 1 << Op::WriteZeroes as u8;
+                admit(Op::WriteZeroes, flags | ReqFlags::NO_FALLBACK);
             }
             if driver.can_discard() {
-                ops |= 1 << Op::Discard as u8;
+                admit(Op::Discard, ReqFlags::empty());
             }
         }
         Plan {
@@ -59,9 +70,8 @@ impl Plan {
             max_transfer: limits.transfer_bound(),
             mem_mask: limits.min_mem_alignment as usize - 1,
             max_iov: limits.max_iov as usize,
-            ops,
             unsupported: 0,
-            flags,
+            forbidden,
             forced: if force_fua { ReqFlags::FUA } else { ReqFlags::empty() },
             zeroes: RangeRule { align: limits.zeroes_alignment().into(), max: limits.zeroes_bound() },
             discard: RangeRule { align: limits.discard_alignment().into(), max: limits.discard_bound() },
@@ -69,16 +79,25 @@ impl Plan {
     }
 
     /// Whether the request can go to the device as it stands, on a node of `length` bytes.
-    #[inline]
+    #[inline(always)]
     pub(super) fn admits(&self, request: &Request, length: u64) -> bool {
-        let op = request.op as usize;
-        if self.ops >> op & 1 == 0 || !self.flags[op].contains(request.flags) {
+        if (request.flags.bits() | NEVER) & self.forbidden[request.op as usize] != 0 {
             return false;
         }
         match (&request.payload, request.op) {
             (Payload::One(buf), Op::Read | Op::Write) => {
-                self.fits(request, length) && buf.len() as u64 == request.bytes && self.mem_ok(buf.addr())
+                self.fits(request, length)
+                    && buf.len() as u64 == request.bytes
+                    && buf.addr() & self.mem_mask == 0
             }
+            _ => self.admits_other(request, length),
+        }
+    }
+
+    /// What is not a transfer of one buffer.
+    #[inline(never)]
+    fn admits_other(&self, request: &Request, length: u64) -> bool {
+        match (&request.payload, request.op) {
             (Payload::Many(vector), Op::Read | Op::Write) => {
                 self.fits(request, length)
                     && vector.len_bytes() as u64 == request.bytes
@@ -95,14 +114,14 @@ impl Plan {
     /// The flags that go down with a request that was admitted.
     #[inline]
     pub(super) fn leaf_flags(&self, op: Op, flags: ReqFlags) -> ReqFlags {
-        let forced = if op as u8 == Op::Write as u8 { self.forced } else { ReqFlags::empty() };
+        let forced = if op == Op::Write { self.forced } else { ReqFlags::empty() };
         flags.difference(ReqFlags::NO_FALLBACK) | forced
     }
 
     /// The device turned out not to support `op`: from now on it is the slow path's.
     #[cold]
     pub(super) fn forget(&mut self, op: Op) {
-        self.ops &= !(1 << op as u8);
+        self.forbidden[op as usize] = !0;
         self.unsupported |= 1 << op as u8;
     }
 
@@ -111,17 +130,12 @@ impl Plan {
         self.unsupported >> op as u8 & 1 == 0
     }
 
-    #[inline]
+    #[inline(always)]
     fn fits(&self, request: &Request, length: u64) -> bool {
         (request.offset | request.bytes) & self.align_mask == 0
             // One comparison for 1..=max: zero wraps around.
             && request.bytes.wrapping_sub(1) < self.max_transfer
             && in_range(request, length)
-    }
-
-    #[inline]
-    fn mem_ok(&self, addr: usize) -> bool {
-        addr & self.mem_mask == 0
     }
 }
 

@@ -6,7 +6,7 @@
 
 use std::task::Waker;
 
-use super::driver::Tag;
+use super::driver::{LeafCompletion, Tag};
 use super::errno::IoResult;
 use super::request::{Op, ReqFlags};
 use corelane_dma::Payload;
@@ -98,10 +98,34 @@ impl SlotTable {
         }
     }
 
-    /// A free slot for a request of the caller.
-    #[inline]
-    pub(super) fn take(&mut self) -> Option<Tag> {
-        self.free_public.pop().map(Tag)
+    /// A free slot for a request of the caller, unless the `undrained` completions that wait to be drained stand for all that
+    /// are free: they count as if they still held their slots.
+    #[inline(always)]
+    pub(super) fn take(&mut self, undrained: usize) -> Option<Tag> {
+        let left = self.free_public.len();
+        if left <= undrained {
+            return None;
+        }
+        let index = self.free_public.pop();
+        index.map(Tag)
+    }
+
+    /// Ends a request of the caller's batch: the entry gets the request's token, and the slot is free. False, and nothing
+    /// is done, if there is no such request in flight.
+    #[inline(always)]
+    pub(super) fn end_batch(&mut self, completion: &mut LeafCompletion) -> bool {
+        let tag = completion.tag;
+        match self.slots.get_mut(tag.0 as usize) {
+            Some(slot) if slot.phase == Phase::Tracked && slot.target == Target::Batch => {
+                completion.token = slot.token;
+                slot.phase = Phase::Free;
+                slot.generation = slot.generation.wrapping_add(1);
+                // Only the caller's own slots have this target.
+                self.free_public.push(tag.0);
+                true
+            }
+            _ => false,
+        }
     }
 
     /// A free slot for a command of the slow path.
@@ -182,7 +206,7 @@ mod tests {
     use super::*;
 
     fn start(table: &mut SlotTable, offset: u64, bytes: u64, phase: Phase) -> Tag {
-        let tag = table.take().expect("a free slot");
+        let tag = table.take(0).expect("a free slot");
         let slot = table.get_mut(tag).expect("a slot of the table");
         (slot.offset, slot.bytes, slot.phase) = (offset, bytes, phase);
         tag
@@ -193,13 +217,33 @@ mod tests {
         let mut table = SlotTable::new(2, 1);
         let first = start(&mut table, 0, 1, Phase::Tracked);
         start(&mut table, 0, 1, Phase::Tracked);
-        assert_eq!(table.take(), None);
+        assert_eq!(table.take(0), None);
         assert_eq!((table.public_in_use(), table.in_use()), (2, 2));
         let internal = table.take_internal().expect("an internal slot");
         assert!(internal.0 >= 2);
         assert_eq!(table.take_internal(), None);
         table.release(first);
-        assert_eq!(table.take(), Some(first));
+        assert_eq!(table.take(0), Some(first));
+    }
+
+    #[test]
+    fn completions_that_are_not_drained_count_as_in_flight() {
+        let mut table = SlotTable::new(2, 0);
+        assert_eq!(table.take(2), None);
+        assert!(table.take(1).is_some());
+        assert_eq!(table.take(1), None);
+    }
+
+    #[test]
+    fn only_a_request_in_flight_ends() {
+        let mut table = SlotTable::new(1, 1);
+        let tag = start(&mut table, 0, 1, Phase::Tracked);
+        table.get_mut(tag).expect("a slot of the table").token = 77;
+        let mut completion = LeafCompletion::new(tag, Ok(()), Payload::None);
+        assert!(table.end_batch(&mut completion));
+        assert_eq!((completion.token, table.in_use()), (77, 0));
+        assert!(!table.end_batch(&mut completion), "a second completion for the same command");
+        assert!(!table.end_batch(&mut LeafCompletion::new(Tag(9), Ok(()), Payload::None)));
     }
 
     #[test]

@@ -179,7 +179,10 @@ impl TestQueue {
         match command.op {
             Op::Read | Op::Write => {
                 assert_eq!(command.payload.len_bytes() as u64, command.bytes);
-                assert!(command.bytes > 0 && command.bytes <= limits.transfer_bound(), "{command:?} is too long");
+                assert!(
+                    command.bytes > 0 && command.bytes <= limits.transfer_bound(),
+                    "{command:?} is too long"
+                );
                 let bufs = command.payload.as_bufs();
                 assert!(bufs.len() <= limits.max_iov as usize, "{command:?} has too many segments");
                 let mask = limits.min_mem_alignment as usize - 1;
@@ -212,7 +215,7 @@ impl LeafQueue for TestQueue {
             let early = if command.op == Op::Read { Some(self.carry_out(&mut command)) } else { None };
             let due = self.turn + self.device.behaviour.delay;
             let result = early.unwrap_or_else(|| self.carry_out(&mut command)).map_err(Into::into);
-            self.waiting.push((due, LeafCompletion { tag, result, payload: command.payload }));
+            self.waiting.push((due, LeafCompletion::new(tag, result, command.payload)));
         }
         self.turn += 1;
         match self.waiting.is_empty() {
