@@ -122,7 +122,7 @@ impl<M: Meter> Hot<'_, '_, M> {
     #[inline]
     fn turn(&mut self) {
         self.session.stats.submits.record_batch(self.issued);
-        self.session.stats.depths.record_depths(self.in_flight - self.issued, self.issued);
+        self.session.stats.depths.record_batch_at(self.in_flight, self.issued);
         (self.done, self.issued) = (0, 0);
         self.meter.hand_over();
         self.session.ctx.turn(Wait::Yes);

@@ -3,7 +3,7 @@
 //! Invariants: I/Os that overlap are never in flight together unless both are reads; a write is recorded when it has
 //! completed; so what a read must find is always known.
 
-use std::path::PathBuf;
+use std::path::Path;
 
 use corelane_dma::IoBuf;
 
@@ -215,7 +215,7 @@ pub struct Complaints {
 
 impl Complaints {
     /// Tells the user of a bad block, in one line.
-    pub fn add(&mut self, job: &str, path: &PathBuf, error: &VerifyError) {
+    pub fn add(&mut self, job: &str, path: &Path, error: &VerifyError) {
         self.count += 1;
         match self.count {
             ..=MAX_NAMED => crate::run::say(&format!("job {job}: '{}': {error}", path.display())),

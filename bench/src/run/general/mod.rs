@@ -247,7 +247,7 @@ impl<'g, 's, M: Meter> General<'g, 's, M> {
             if issued > 0 {
                 let stats = &mut self.session.stats;
                 stats.submits.record_batch(issued);
-                stats.depths.record_depths(self.in_flight - issued.min(self.in_flight), issued);
+                stats.depths.record_batch_at(self.in_flight, issued);
             }
             if self.in_flight == 0 && matches!(stall, Stall::Done | Stall::Blocked) {
                 break;
