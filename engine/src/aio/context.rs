@@ -18,7 +18,7 @@ use super::bh::{BhHeader, BottomHalf, Callback};
 use super::current::{self, Entered};
 use super::fd::{FdReady, FdSource, Interest};
 use super::handle::AioHandle;
-use super::idle::Idle;
+use super::idle::{AtOnce, Idle};
 use super::offload::{Offload, offload};
 use super::poller::{Poller, PollerId, Pollers, Readiness};
 use super::ring::Ring;
@@ -69,6 +69,7 @@ struct Inner {
     turns_without_clock: Cell<u8>,
     bottom_halves: RefCell<Vec<Option<Rc<Callback>>>>,
     idle: Idle,
+    at_once: AtOnce,
     wake: WakeSource,
     fds: FdSource,
     turning: Cell<bool>,
@@ -104,6 +105,7 @@ impl AioContext {
             turns_without_clock: Cell::new(0),
             bottom_halves: RefCell::default(),
             idle: Idle::new(config.poll),
+            at_once: AtOnce::new(),
             wake,
             fds,
             turning: Cell::new(false),
@@ -348,12 +350,18 @@ impl AioContext {
             Park::IfIdle => !ran,
             Park::IfNothingReady => !inner.main_woken.get(),
         };
-        if may_park && !notified && readiness == Readiness::Idle && self.is_drained() {
+        let may_park =
+            may_park && !notified && readiness == Readiness::Idle && inner.ready.borrow().is_empty();
+        let guess = may_park && inner.ring.pending() > 0 && inner.at_once.guess();
+        if may_park && !guess && !inner.ring.has_completions() {
             self.wait();
         } else {
             self.check(inner.ring.submit());
         }
         let mut happened = inner.ring.reap() > 0;
+        if guess {
+            inner.at_once.learn(happened);
+        }
         happened |= pollers.reap();
         happened |= ran | notified;
         if !inner.timers.is_empty() {
@@ -364,12 +372,6 @@ impl AioContext {
         }
         inner.turning.set(false);
         happened
-    }
-
-    /// Whether there is nothing to do right now.
-    #[inline]
-    fn is_drained(&self) -> bool {
-        self.0.ready.borrow().is_empty() && !self.0.ring.has_completions()
     }
 
     /// Submits, and sleeps until something happens if that is right. One enter.

@@ -246,33 +246,59 @@ impl Ring {
         self.enter(want, timeout)
     }
 
-    /// Publishes the tail, refreshes the head, and moves the backlog up. Returns the number of entries to submit and
-    /// whether the backlog is empty.
+    /// Publishes the tail and refreshes the head. Returns the number of entries to submit.
     #[inline]
-    fn publish(&self) -> (u32, bool) {
-        // SAFETY: one thread, and the reference ends with this function; `refill` runs no foreign code.
+    fn publish(&self) -> u32 {
+        // SAFETY: one thread, and the reference ends with this function (module invariants).
         let sq = unsafe { &mut *self.sq.get() };
         sq.sync();
-        let mut backlog = self.backlog.borrow_mut();
-        let all = backlog.is_empty() || refill(sq, &mut backlog);
-        (sq.len() as u32, all)
+        sq.len() as u32
     }
 
-    /// Enters as often as the backlog asks for: once, unless the queue was too small for what was pushed.
     #[inline]
     fn enter(&self, want: u32, timeout: Option<Duration>) -> Result<usize, AioError> {
+        let to_submit = self.publish();
+        if !self.backlog.borrow().is_empty() {
+            return self.enter_with_backlog(want, timeout);
+        }
+        let taken = self.enter_once(to_submit, want, timeout);
+        self.publish();
+        taken
+    }
+
+    /// The queue was too small for what was pushed: enters as often as it takes, and waits only in the last one.
+    #[cold]
+    fn enter_with_backlog(&self, want: u32, timeout: Option<Duration>) -> Result<usize, AioError> {
         let mut submitted = 0;
-        let (mut to_submit, mut all) = self.publish();
         loop {
-            let taken = self.enter_once(to_submit, if all { want } else { 0 }, timeout)?;
+            let last = self.refill();
+            if last && want == 0 && submitted > 0 {
+                return Ok(submitted);
+            }
+            let taken = self.enter_once(self.publish(), if last { want } else { 0 }, timeout)?;
             submitted += taken;
-            let waited = all;
-            (to_submit, all) = self.publish();
             // A kernel that takes nothing wants its completions reaped; the submission thread takes in its own time.
-            if waited || taken == 0 || (all && want == 0) || self.flags.contains(SetupFlags::SQPOLL) {
+            if last || taken == 0 || self.flags.contains(SetupFlags::SQPOLL) {
+                self.refill();
                 return Ok(submitted);
             }
         }
+    }
+
+    /// Moves entries from the backlog into the queue. True if none is left.
+    fn refill(&self) -> bool {
+        // SAFETY: one thread, and the reference ends with this function, which runs no foreign code.
+        let sq = unsafe { &mut *self.sq.get() };
+        let mut backlog = self.backlog.borrow_mut();
+        sq.sync();
+        while let Some(entry) = backlog.front() {
+            // SAFETY: whoever pushed the entry vouched for it until its completion.
+            if unsafe { sq.push(entry) }.is_err() {
+                break;
+            }
+            backlog.pop_front();
+        }
+        backlog.is_empty()
     }
 
     /// One enter, if one is needed.
@@ -337,24 +363,11 @@ impl Ring {
                 sink.complete(cqe.user_data() & KEY_MASK, cqe.result(), cqe.flags());
             }
         }
+        self.sinks.keep(target);
         // SAFETY: one thread, and the reference ends with this statement (module invariants).
         unsafe { (*self.cq.get()).sync() };
         count
     }
-}
-
-/// Moves entries from the backlog into the queue. True if none is left.
-#[cold]
-fn refill(sq: &mut SubmissionQueue<'static>, backlog: &mut VecDeque<squeue::Entry>) -> bool {
-    while let Some(entry) = backlog.front() {
-        // SAFETY: whoever pushed the entry vouched for it until its completion.
-        if unsafe { sq.push(entry) }.is_err() {
-            break;
-        }
-        backlog.pop_front();
-    }
-    sq.sync();
-    backlog.is_empty()
 }
 
 /// Sorts the errors of `io_uring_enter(2)`: those that pass by themselves count as nothing taken.

@@ -11,7 +11,7 @@ pub trait CqeSink {
 }
 
 /// Names a sink of one ring.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub struct SinkId(pub(super) u16);
 
 /// The sinks by number. `epoch` changes with the table, so that a reaper may keep a sink at hand.
@@ -19,11 +19,13 @@ pub struct SinkId(pub(super) u16);
 pub(super) struct SinkTable {
     sinks: RefCell<Vec<Option<Rc<dyn CqeSink>>>>,
     epoch: Cell<u32>,
+    /// Where the last batch ended, for the next one to begin with.
+    cursor: Cell<Cursor>,
 }
 
 impl SinkTable {
     pub fn add(&self, sink: Rc<dyn CqeSink>) -> SinkId {
-        self.epoch.set(self.epoch.get().wrapping_add(1));
+        self.change();
         let mut sinks = self.sinks.borrow_mut();
         if let Some(free) = sinks.iter().position(Option::is_none) {
             sinks[free] = Some(sink);
@@ -36,12 +38,25 @@ impl SinkTable {
 
     /// The sink, for the caller to drop when nothing here is borrowed.
     pub fn remove(&self, id: SinkId) -> Option<Rc<dyn CqeSink>> {
-        self.epoch.set(self.epoch.get().wrapping_add(1));
+        self.change();
         self.sinks.borrow_mut().get_mut(usize::from(id.0)).and_then(Option::take)
     }
 
+    fn change(&self) {
+        self.epoch.set(self.epoch.get().wrapping_add(1));
+        self.cursor.take();
+    }
+
+    #[inline]
     pub fn cursor(&self) -> Cursor {
-        Cursor { id: SinkId(0), epoch: self.epoch.get().wrapping_sub(1), sink: None }
+        self.cursor.take()
+    }
+
+    #[inline]
+    pub fn keep(&self, cursor: Cursor) {
+        if cursor.epoch == self.epoch.get() {
+            self.cursor.set(cursor);
+        }
     }
 
     #[cold]
@@ -55,7 +70,8 @@ impl SinkTable {
     }
 }
 
-/// The sink that the last completion went to: in a batch most go to the same.
+/// The sink that the last completion went to: in a batch, and from one to the next, most go to the same.
+#[derive(Default)]
 pub(super) struct Cursor {
     id: SinkId,
     epoch: u32,
@@ -65,7 +81,7 @@ pub(super) struct Cursor {
 impl Cursor {
     #[inline]
     pub fn get(&mut self, table: &SinkTable, id: SinkId) -> Option<&dyn CqeSink> {
-        if self.id != id || self.epoch != table.epoch.get() {
+        if self.id != id || self.epoch != table.epoch.get() || self.sink.is_none() {
             *self = Self { id, epoch: table.epoch.get(), sink: table.look_up(id) };
         }
         self.sink.as_deref()
