@@ -19,7 +19,6 @@ use std::cell::{Cell, RefCell, UnsafeCell};
 use std::collections::VecDeque;
 use std::io;
 use std::mem::ManuallyDrop;
-use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr::NonNull;
 use std::rc::Rc;
 use std::time::Duration;
@@ -42,6 +41,20 @@ const KEY_MASK: u64 = (1 << KEY_BITS) - 1;
 /// `IORING_CQE_F_MORE`: the entry will complete again.
 const CQE_MORE: u32 = 1 << 1;
 
+/// What an enter waits for.
+#[derive(Clone, Copy)]
+struct Until {
+    /// So many completions.
+    want: u32,
+    timeout: Option<Duration>,
+    /// Not to be accounted as waiting for I/O.
+    quiet: bool,
+}
+
+impl Until {
+    const NOW: Self = Self { want: 0, timeout: None, quiet: false };
+}
+
 /// An io_uring and the sinks that its completions go to. Not `Send`.
 ///
 /// An [`AioContext`](super::AioContext) owns one and sleeps in it. A driver may own a further one where it needs
@@ -55,6 +68,7 @@ pub struct Ring {
     in_flight: Cell<u32>,
     enters: Cell<u64>,
     flags: SetupFlags,
+    can_be_quiet: bool,
     sinks: SinkTable,
     backlog: RefCell<VecDeque<squeue::Entry>>,
     tables: RefCell<Tables>,
@@ -98,6 +112,7 @@ impl Ring {
             in_flight: Cell::new(0),
             enters: Cell::new(0),
             flags,
+            can_be_quiet: shared.params().is_feature_no_iowait(),
             sinks: SinkTable::default(),
             backlog: RefCell::default(),
             tables: RefCell::new(Tables::new(config)),
@@ -173,7 +188,7 @@ impl Ring {
         if waiting {
             return;
         }
-        if let Err(error) = self.enter(0, None) {
+        if let Err(error) = self.enter(Until::NOW) {
             // Not lost: the entry waits in the backlog, and the lane's own enter meets the same error.
             tracing::warn!(%error, "a full submission queue could not be submitted");
         }
@@ -187,7 +202,7 @@ impl Ring {
             let sq = unsafe { &*self.sq.get() };
             sq.capacity() - sq.len() >= count as usize
         };
-        fits() || (self.enter(0, None).is_ok() && fits())
+        fits() || (self.enter(Until::NOW).is_ok() && fits())
     }
 
     /// Entries pushed and not yet taken by the kernel.
@@ -233,7 +248,7 @@ impl Ring {
         if self.pending() == 0 && !self.needs_kernel() {
             return Ok(0);
         }
-        self.enter(0, None)
+        self.enter(Until::NOW)
     }
 
     /// Sends what was pushed and waits for `want` completions, or until the time is over, in one
@@ -243,7 +258,14 @@ impl Ring {
     /// [`AioError::Enter`] for what a retry does not cure.
     #[inline]
     pub fn submit_and_wait(&self, want: u32, timeout: Option<Duration>) -> Result<usize, AioError> {
-        self.enter(want, timeout)
+        self.enter(Until { want, timeout, quiet: false })
+    }
+
+    /// [`submit_and_wait`](Self::submit_and_wait) for one completion, for the lane's sleep. A quiet one does not count
+    /// as waiting for I/O, where the kernel can tell (6.15).
+    #[inline]
+    pub(super) fn sleep(&self, timeout: Option<Duration>, quiet: bool) -> Result<usize, AioError> {
+        self.enter(Until { want: 1, timeout, quiet: quiet && self.can_be_quiet })
     }
 
     /// Publishes the tail and refreshes the head. Returns the number of entries to submit.
@@ -256,26 +278,26 @@ impl Ring {
     }
 
     #[inline]
-    fn enter(&self, want: u32, timeout: Option<Duration>) -> Result<usize, AioError> {
+    fn enter(&self, until: Until) -> Result<usize, AioError> {
         let to_submit = self.publish();
         if !self.backlog.borrow().is_empty() {
-            return self.enter_with_backlog(want, timeout);
+            return self.enter_with_backlog(until);
         }
-        let taken = self.enter_once(to_submit, want, timeout);
+        let taken = self.enter_once(to_submit, until);
         self.publish();
         taken
     }
 
     /// The queue was too small for what was pushed: enters as often as it takes, and waits only in the last one.
     #[cold]
-    fn enter_with_backlog(&self, want: u32, timeout: Option<Duration>) -> Result<usize, AioError> {
+    fn enter_with_backlog(&self, until: Until) -> Result<usize, AioError> {
         let mut submitted = 0;
         loop {
             let last = self.refill();
-            if last && want == 0 && submitted > 0 {
+            if last && until.want == 0 && submitted > 0 {
                 return Ok(submitted);
             }
-            let taken = self.enter_once(self.publish(), if last { want } else { 0 }, timeout)?;
+            let taken = self.enter_once(self.publish(), if last { until } else { Until::NOW })?;
             submitted += taken;
             // A kernel that takes nothing wants its completions reaped; the submission thread takes in its own time.
             if last || taken == 0 || self.flags.contains(SetupFlags::SQPOLL) {
@@ -302,10 +324,14 @@ impl Ring {
     }
 
     /// One enter, if one is needed.
-    fn enter_once(&self, to_submit: u32, want: u32, timeout: Option<Duration>) -> Result<usize, AioError> {
+    fn enter_once(&self, to_submit: u32, until: Until) -> Result<usize, AioError> {
+        let Until { want, timeout, quiet } = until;
         let mut flags = EnterFlags::empty();
         if want > 0 || self.needs_kernel() {
             flags |= EnterFlags::GETEVENTS;
+        }
+        if quiet {
+            flags |= EnterFlags::NO_IOWAIT;
         }
         if self.flags.contains(SetupFlags::SQPOLL) {
             // SAFETY: one thread, and the reference ends with this statement (module invariants).
@@ -390,56 +416,7 @@ impl Ring {
         unsafe { self.push(sink, key, entry) };
     }
 
-    /// Registers a file, so that the kernel need not look its descriptor up each time (`IOSQE_FIXED_FILE`). `None` when
-    /// the table is full or the kernel refuses; I/O by descriptor works then.
-    pub fn register_file(&self, fd: BorrowedFd<'_>) -> Option<FixedFile> {
-        let mut tables = self.tables.borrow_mut();
-        let file = tables.files.take(|size| self.submitter.register_files_sparse(size)).ok()?;
-        match self.submitter.register_files_update(file, &[fd.as_raw_fd()]) {
-            Ok(_) => Some(FixedFile(file)),
-            Err(error) => {
-                tracing::debug!(%error, "a file could not be registered with the ring");
-                tables.files.give_back(file);
-                None
-            }
-        }
-    }
-
-    /// Undoes [`register_file`](Self::register_file). Requests in flight keep the file until they end.
-    pub fn unregister_file(&self, file: FixedFile) {
-        if self.submitter.register_files_update(file.0, &[-1]).is_ok() {
-            self.tables.borrow_mut().files.give_back(file.0);
-        }
-    }
-
-    /// Registers memory for `ReadFixed` and `WriteFixed`, 1 to [`MAX_BUFFER_BYTES`] bytes. The kernel pins its pages
-    /// until [`unregister_buffer`](Self::unregister_buffer), so that a mapping that goes away earlier harms nobody but
-    /// wastes memory.
-    ///
-    /// # Errors
-    /// [`AioError::BadConfig`] for a length out of range, [`AioError::TableFull`], [`AioError::MemLock`], or
-    /// [`AioError::Register`]. Ordinary reads and writes of the memory work all the same.
-    pub fn register_buffer(&self, start: *mut u8, len_bytes: usize) -> Result<u16, AioError> {
-        if len_bytes == 0 || len_bytes > MAX_BUFFER_BYTES {
-            let value = len_bytes as u64;
-            return Err(AioError::BadConfig { field: "buffer length", value, allowed: "1 byte to 1 GiB" });
-        }
-        let mut tables = self.tables.borrow_mut();
-        let index = tables.buffers.take(|size| self.submitter.register_buffers_sparse(size))?;
-        self.set_buffer(index, start, len_bytes).map_err(|source| {
-            tables.buffers.give_back(index);
-            table::explain_buffer(len_bytes, source)
-        })?;
-        Ok(index as u16)
-    }
-
-    /// Undoes [`register_buffer`](Self::register_buffer). Requests in flight keep the pages until they end.
-    pub fn unregister_buffer(&self, index: u16) {
-        if self.set_buffer(index.into(), std::ptr::null_mut(), 0).is_ok() {
-            self.tables.borrow_mut().buffers.give_back(index.into());
-        }
-    }
-
+    /// Fills an entry of the table of buffers, or empties it.
     fn set_buffer(&self, index: u32, start: *mut u8, len_bytes: usize) -> io::Result<()> {
         let buffer = libc::iovec { iov_base: start.cast(), iov_len: len_bytes };
         // SAFETY: the kernel checks that the range is mapped and takes references to its pages, so nothing here
