@@ -72,7 +72,7 @@ pub struct Ring {
     sinks: SinkTable,
     backlog: RefCell<VecDeque<squeue::Entry>>,
     tables: RefCell<Tables>,
-    probe: Probe,
+    probe: Box<Probe>,
     /// Where reads of eventfds put their counts, which nobody looks at.
     scratch: NonNull<u64>,
     uring: NonNull<IoUring>,
@@ -86,7 +86,7 @@ impl Ring {
     /// [`AioError::Setup`].
     pub fn new(config: &RingConfig) -> Result<Rc<Self>, AioError> {
         let (uring, mut flags) = config.create()?;
-        let mut probe = Probe::new();
+        let mut probe = Box::new(Probe::new());
         uring
             .submitter()
             .register_probe(&mut probe)

@@ -11,14 +11,17 @@ pub trait CqeSink {
 }
 
 /// Names a sink of one ring.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct SinkId(pub(super) u16);
 
-/// The sinks by number. `epoch` changes with the table, so that a reaper may keep a sink at hand.
+const EPOCH_STEP: u64 = 1 << 16;
+
+/// The sinks by number. `epoch` changes with the table, so that a reaper may keep a sink at hand. It counts in steps of
+/// 2^16: with a sink's number in the bits below, one comparison tells whether the sink at hand is the right one.
 #[derive(Default)]
 pub(super) struct SinkTable {
     sinks: RefCell<Vec<Option<Rc<dyn CqeSink>>>>,
-    epoch: Cell<u32>,
+    epoch: Cell<u64>,
     /// Where the last batch ended, for the next one to begin with.
     cursor: Cell<Cursor>,
 }
@@ -43,7 +46,7 @@ impl SinkTable {
     }
 
     fn change(&self) {
-        self.epoch.set(self.epoch.get().wrapping_add(1));
+        self.epoch.set(self.epoch.get() + EPOCH_STEP);
         self.cursor.take();
     }
 
@@ -54,7 +57,7 @@ impl SinkTable {
 
     #[inline]
     pub fn keep(&self, cursor: Cursor) {
-        if cursor.epoch == self.epoch.get() {
+        if cursor.tag & !(EPOCH_STEP - 1) == self.epoch.get() {
             self.cursor.set(cursor);
         }
     }
@@ -71,18 +74,24 @@ impl SinkTable {
 }
 
 /// The sink that the last completion went to: in a batch, and from one to the next, most go to the same.
-#[derive(Default)]
 pub(super) struct Cursor {
-    id: SinkId,
-    epoch: u32,
+    /// The epoch and the sink's number; all ones if there is none.
+    tag: u64,
     sink: Option<Rc<dyn CqeSink>>,
+}
+
+impl Default for Cursor {
+    fn default() -> Self {
+        Self { tag: u64::MAX, sink: None }
+    }
 }
 
 impl Cursor {
     #[inline]
     pub fn get(&mut self, table: &SinkTable, id: SinkId) -> Option<&dyn CqeSink> {
-        if self.id != id || self.epoch != table.epoch.get() || self.sink.is_none() {
-            *self = Self { id, epoch: table.epoch.get(), sink: table.look_up(id) };
+        let tag = table.epoch.get() | u64::from(id.0);
+        if self.tag != tag {
+            *self = Self { tag, sink: table.look_up(id) };
         }
         self.sink.as_deref()
     }
