@@ -14,8 +14,9 @@ const PLAIN: ReqFlags = ReqFlags::empty();
 /// a flush.
 fn fill(rig: &mut Rig) -> Result<(), Violation> {
     let block = rig.block_bytes as u64;
-    let vector = rig.vector(&[rig.unit, rig.unit])?;
-    rig.submit(0, Op::Write, PLAIN, (0, 2 * rig.unit as u64), vector)?;
+    let segments = rig.limits.max_iov.min(2) as usize;
+    let vector = rig.vector(&[rig.unit, rig.unit][..segments])?;
+    rig.submit(0, Op::Write, PLAIN, (0, vector.len_bytes() as u64), vector)?;
     let flushes = rig.below(2) as u32;
     if flushes > 0 {
         rig.submit(rig.tags - 1, Op::Flush, PLAIN, (0, 0), Payload::None)?;

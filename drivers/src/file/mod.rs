@@ -81,7 +81,10 @@ impl FileDriver {
         }
         let fd = open_fd(options)
             .map_err(|err| probe::explain_open(&filename, &err, direct, options.read_only))?;
-        let found = probe::probe(fd.as_fd(), &filename, direct)?;
+        let mut found = probe::probe(fd.as_fd(), &filename, direct)?;
+        if options.iopoll {
+            found.restrict_to_polling();
+        }
         if found.read_only && !options.read_only {
             return Err(refuse(
                 "the device is set read-only (see blockdev --setrw); open it with read-only=on",
