@@ -279,7 +279,9 @@ fn first(slots: &Slots, slot: &Slot) -> Next {
     match slot.op {
         Op::Discard | Op::WriteZeroes if slot.left == 0 => Next::Done(Ok(())),
         // The kernel zeroes whole blocks of a device only.
-        Op::WriteZeroes if (slot.offset | slot.left) % block != 0 => Next::Done(Err(Errno::ENOTSUP.into())),
+        Op::WriteZeroes if !(slot.offset | slot.left).is_multiple_of(block) => {
+            Next::Done(Err(Errno::ENOTSUP.into()))
+        }
         op => file.rules.first(op, slot.flags),
     }
 }

@@ -289,6 +289,11 @@ fn a_queue_needs_a_sensible_depth() {
     }
 }
 
+#[allow(clippy::print_stdout)] // The line is for whoever runs the tests.
+fn skip() {
+    println!("SKIPPED: loop device: losetup failed");
+}
+
 /// Without the ring's discard command a helper thread discards by a system call; where that fails too, ENOTSUP.
 #[test]
 fn a_device_is_discarded_by_a_call_where_the_ring_cannot() {
@@ -296,7 +301,7 @@ fn a_device_is_discarded_by_a_call_where_the_ring_cannot() {
     drop(driver);
     let output = std::process::Command::new("losetup").args(["--find", "--show"]).arg(file.path()).output();
     let Some(output) = output.ok().filter(|output| output.status.success()) else {
-        println!("SKIPPED: loop device: losetup failed");
+        skip();
         return;
     };
     let path = String::from_utf8_lossy(&output.stdout).trim().to_owned();
