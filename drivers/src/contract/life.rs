@@ -40,7 +40,12 @@ pub fn full_depth(rig: &mut Rig) -> Result<(), Violation> {
             ensure!(completion.result.is_ok(), "tag {} failed: {:?}", completion.tag.0, completion.result);
             let offset = rig.below(SPAN_BYTES / block) * block;
             let op = if left % 3 == 0 { Op::Write } else { Op::Read };
-            rig.submit(completion.tag.0, op, PLAIN, (offset, block), completion.payload)?;
+            let payload = match completion.payload {
+                payload if payload.len_bytes() as u64 == block => payload,
+                // That of a flush or of a vector.
+                _ => rig.block(block as usize)?,
+            };
+            rig.submit(completion.tag.0, op, PLAIN, (offset, block), payload)?;
             left = left.saturating_sub(1);
         }
     }

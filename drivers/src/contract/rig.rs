@@ -229,6 +229,12 @@ impl Rig {
     ) -> Result<(), Violation> {
         let place = &mut self.busy[tag as usize];
         ensure!(place.is_none(), "tag {tag} is in use");
+        let carried = payload.len_bytes() as u64;
+        ensure!(
+            carried == at.1 || !matches!(op, Op::Read | Op::Write),
+            "{op:?} of {} bytes with memory for {carried}",
+            at.1
+        );
         *place = Some(InFlight { segments: segments(&payload) });
         let command = LeafCommand { op, flags, offset: at.0, bytes: at.1, payload };
         let refused = self.with_queue(|queue| queue.submit(Tag(tag), command))?.is_err();
