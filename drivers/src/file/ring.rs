@@ -154,9 +154,9 @@ impl KernelEnd {
             return Ok(());
         };
         let piece = Piece { start: buf.addr(), len: buf.len() };
-        let dsync = self.durable.of(command.op, command.flags);
-        let entry = one_entry(&self.transfers, command.op, piece, command.offset, dsync, &table.fixed);
-        slot.start_transfer(command.op, command.flags, command.offset, command.payload);
+        let (op, flags, offset) = (command.op, command.flags, command.offset);
+        slot.start_transfer(op, flags, offset, command.payload);
+        let entry = one_entry(&self.transfers, op, piece, offset, self.durable.of(op, flags), &table.fixed);
         // SAFETY: the entry refers to the one buffer of the payload, which the slot owns from now on.
         unsafe { self.transfers.push(tag.0, entry) };
         Ok(())
