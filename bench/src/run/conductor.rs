@@ -12,13 +12,16 @@ use std::time::{Duration, Instant};
 
 use corelane_engine::aio::AioHandle;
 
-use super::configs::LaneIndex;
+use super::configs::{self, LaneIndex};
 use super::control::{LaneControl, Order};
 use super::error::RunError;
+use super::files;
 use super::lane::{self, Event, LaneOutcome};
+use super::logs::LaneLogs;
+use super::session::Failure;
 use super::setup::Setup;
 use crate::options::{JobSpec, Plan};
-use crate::stats::{Clock, LiveTotals, RateSampler};
+use crate::stats::{Clock, JobStats, LiveTotals, RateSampler};
 
 /// How long the conductor sleeps when nothing is due.
 const LONGEST_SLEEP: Duration = Duration::from_secs(3600);
@@ -55,6 +58,10 @@ pub struct LaneView {
     pub sampler: Option<RateSampler>,
     /// When its requests started.
     pub started: Option<Instant>,
+    /// Its figures when it was last asked for them.
+    pub snapshot: Option<Box<JobStats>>,
+    /// How often it has answered.
+    pub answers: u64,
     /// What it left.
     pub outcome: Option<Box<LaneOutcome>>,
     /// How much it is to move, where that is known.
@@ -69,12 +76,16 @@ pub struct LaneView {
 pub trait Watcher {
     /// Looks at the run; says when it wants to look again at the latest.
     fn watch(&mut self, lanes: &[LaneView], now: Instant) -> Option<Instant>;
+
+    /// A signal came, which ends the run.
+    fn interrupted(&mut self, signal: i32);
 }
 
 /// See the module's documentation.
 pub struct Conductor<'a> {
     setup: &'a Setup,
-    clock: Clock,
+    /// Calibrated only if a job takes latencies.
+    clock: Option<Clock>,
     events: Receiver<Event>,
     sender: Sender<Event>,
     /// All lanes of the run, in order.
@@ -105,6 +116,8 @@ impl<'a> Conductor<'a> {
                     stage: Stage::Pending,
                     sampler: None,
                     started: None,
+                    snapshot: None,
+                    answers: 0,
                     outcome: None,
                     bytes_total: None,
                     due: now,
@@ -114,7 +127,9 @@ impl<'a> Conductor<'a> {
                 });
             }
         }
-        Conductor { setup, clock: Clock::new(), events, sender, lanes, stop, signal: None }
+        let wants_clock = plan.jobs.iter().any(|job| configs::stats(job).wants_clock());
+        let clock = wants_clock.then(Clock::new);
+        Conductor { setup, clock, events, sender, lanes, stop, signal: None }
     }
 
     /// Runs all jobs.
@@ -223,7 +238,12 @@ impl<'a> Conductor<'a> {
             next = next.min(look);
         }
         match self.events.recv_timeout(next.saturating_duration_since(Instant::now())) {
-            Ok(event) => self.take(event),
+            Ok(event) => {
+                if let Event::Signal(signal) = event {
+                    watcher.interrupted(signal);
+                }
+                self.take(event);
+            }
             // Disconnected cannot be: we hold a sender ourselves.
             Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
         }
@@ -241,8 +261,14 @@ impl<'a> Conductor<'a> {
                     lane.handle = Some(handle);
                     lane.stage = Stage::Ready;
                     if stopped {
-                        lane.order(Order::Stop);
+                        lane.order(Order::Abort);
                     }
+                }
+            }
+            Event::Snapshot(lane, stats) => {
+                if let Some(lane) = self.lanes.get_mut(lane as usize) {
+                    lane.snapshot = Some(stats);
+                    lane.answers += 1;
                 }
             }
             Event::Ended(lane, outcome) => self.take_outcome(lane as usize, outcome),
@@ -254,15 +280,41 @@ impl<'a> Conductor<'a> {
         if let Some(sampler) = &lane.sampler {
             outcome.stats.take_rates(sampler);
         }
-        let failed = outcome.failure.is_some();
+        if let Some(sampler) = &lane.sampler {
+            let rates = LaneLogs::of_samples(&lane.spec, sampler);
+            for logs in [&outcome.logs, &rates] {
+                if let Err(error) = logs.save(lane.index) {
+                    let text = error.to_string();
+                    super::say(&format!("job {}: {text}", lane.spec.name));
+                    outcome.failure.get_or_insert(Failure { errno: error.errno(), text });
+                }
+            }
+        }
+        let (failed, spec, job) = (outcome.failure.is_some(), Arc::clone(&lane.spec), lane.index.job);
         lane.outcome = Some(outcome);
         lane.stage = Stage::Ended;
         if let Some(thread) = lane.thread.take() {
             // It has sent its last event; a panic after that would only be a lost message.
             let _ = thread.join();
         }
-        if failed && lane.spec.exit_all_on_error {
+        if spec.target.unlink {
+            self.unlink_files(&spec, job);
+        }
+        if failed && spec.exit_all_on_error {
             self.stop_all();
+        }
+    }
+
+    /// Deletes a job's files when its last lane has ended.
+    fn unlink_files(&self, spec: &JobSpec, job: usize) {
+        let of_job = |lane: &&LaneView| lane.index.job == job;
+        if self.lanes.iter().filter(of_job).any(|lane| lane.stage != Stage::Ended) {
+            return;
+        }
+        for path in (0..spec.num_jobs).flat_map(|clone| spec.file_paths(clone)) {
+            if let Err(error) = files::unlink(&path) {
+                super::say(&format!("job {}: {error}", spec.name));
+            }
         }
     }
 
@@ -270,7 +322,7 @@ impl<'a> Conductor<'a> {
     fn stop_all(&mut self) {
         self.stop.store(true, Relaxed);
         for lane in &self.lanes {
-            lane.order(Order::Stop);
+            lane.order(Order::Abort);
         }
     }
 }
@@ -293,9 +345,23 @@ impl LaneView {
         RateSampler::new(window_ms, 0, LiveTotals::default())
     }
 
+    /// Asks the lane for its figures so far.
+    pub fn ask(&self) {
+        self.control.ask();
+        self.wake();
+    }
+
     /// Gives an order, and wakes the lane to see it.
     fn order(&self, order: Order) {
         self.control.give(order);
+        self.wake();
+    }
+
+    fn wake(&self) {
+        if let Some(thread) = &self.thread {
+            // It may be parked, before its start.
+            thread.thread().unpark();
+        }
         if let Some(handle) = &self.handle {
             // A full mailbox wakes it as well; a closed one needs no waking.
             let _ = handle.try_post(Box::new(|_| ()));
@@ -314,7 +380,10 @@ impl LaneView {
             self.started = Some(now);
             return;
         }
-        if !self.ramping && end.runtime.is_some_and(|runtime| ran >= runtime) && self.control.order() < Order::Stop {
+        if !self.ramping
+            && end.runtime.is_some_and(|runtime| ran >= runtime)
+            && self.control.order() < Order::Stop
+        {
             self.order(Order::Stop);
         }
     }
@@ -352,4 +421,24 @@ fn waves(lanes: &[LaneView]) -> Vec<std::ops::Range<usize>> {
     let starts: Vec<usize> = (0..lanes.len()).filter(|&at| first_of_wave(at)).collect();
     let ends = starts.iter().skip(1).copied().chain([lanes.len()]);
     starts.iter().copied().zip(ends).map(|(start, end)| start..end).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::options::{GlobalSpec, parse_job_text};
+
+    #[test]
+    fn a_wave_ends_where_a_job_waits_for_the_ones_before() {
+        let text = "[global]\nioengine=null\nrw=read\nsize=1m\n[a]\nnumjobs=2\n[b]\n[c]\nstonewall\nnumjobs=2\n[d]\n[e]\nstonewall\n";
+        let plan = parse_job_text(Path::new("test"), text, &GlobalSpec::default()).unwrap();
+        let stop = Arc::new(AtomicBool::new(false));
+        let setup = Setup::new(&plan, Arc::clone(&stop));
+        let conductor = Conductor::new(&plan, &setup, std::sync::mpsc::channel(), stop);
+        assert_eq!(waves(&conductor.lanes), [0..3, 3..6, 6..7]);
+        let lanes: Vec<u32> = conductor.lanes.iter().map(|lane| lane.index.lane).collect();
+        assert_eq!(lanes, [0, 1, 2, 3, 4, 5, 6]);
+    }
 }

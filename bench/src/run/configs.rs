@@ -65,7 +65,8 @@ pub fn workload(
     }
 }
 
-fn operations(spec: &JobSpec) -> Operations {
+/// Reads, writes, trims or a mix.
+pub fn operations(spec: &JobSpec) -> Operations {
     match spec.workload.rw.mix {
         DirectionMix::Read => Operations::Read,
         DirectionMix::Write => Operations::Write,
@@ -125,7 +126,9 @@ pub fn aio(spec: &JobSpec, name: String) -> AioConfig {
     let entries = spec.depth.iodepth.saturating_add(SPARE_RING_ENTRIES);
     let poll = match spec.target.polling {
         CompletionPolling::Interrupt => PollMode::Interrupt,
-        CompletionPolling::Adaptive { max_ns } => PollMode::Adaptive { poll_max_ns: max_ns, grow: 0, shrink: 0 },
+        CompletionPolling::Adaptive { max_ns } => {
+            PollMode::Adaptive { poll_max_ns: max_ns, grow: 0, shrink: 0 }
+        }
         CompletionPolling::Busy => PollMode::Busy,
     };
     AioConfig {

@@ -18,9 +18,14 @@ pub enum Order {
     Ramp = 1,
     /// Run.
     Measure = 2,
-    /// Start no further request, and end when those in flight have ended.
+    /// The time is over: start no further request; what was written is still verified.
     Stop = 3,
+    /// The run ends early: do nothing more than let what is in flight end.
+    Abort = 4,
 }
+
+/// Set beside an order: the lane is to send its figures so far.
+const SNAPSHOT: u8 = 1 << 7;
 
 /// What a lane is doing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -59,20 +64,38 @@ impl Default for LaneControl {
 }
 
 impl LaneControl {
+    /// The board as it stands, for a lane to see at a glance whether anything changed.
+    #[inline]
+    pub fn word(&self) -> u8 {
+        self.order.load(Relaxed)
+    }
+
     /// The order that holds.
     #[inline]
     pub fn order(&self) -> Order {
-        match self.order.load(Relaxed) {
+        match self.word() & !SNAPSHOT {
             0 => Order::Hold,
             1 => Order::Ramp,
             2 => Order::Measure,
-            _ => Order::Stop,
+            3 => Order::Stop,
+            _ => Order::Abort,
         }
     }
 
     /// Gives an order; one that is lower than that which holds changes nothing.
     pub fn give(&self, order: Order) {
-        self.order.fetch_max(order as u8, Relaxed);
+        let raised = |word: u8| (word & !SNAPSHOT).max(order as u8) | word & SNAPSHOT;
+        let _ = self.order.fetch_update(Relaxed, Relaxed, |word| Some(raised(word)));
+    }
+
+    /// Asks the lane for its figures so far.
+    pub fn ask(&self) {
+        self.order.fetch_or(SNAPSHOT, Relaxed);
+    }
+
+    /// The lane sees whether it was asked; it answers once.
+    pub fn was_asked(&self) -> bool {
+        self.order.fetch_and(!SNAPSHOT, Relaxed) & SNAPSHOT != 0
     }
 
     /// What the lane is doing.
@@ -96,7 +119,7 @@ impl LaneControl {
         match (self.doing(), self.order()) {
             (Doing::Ready, _) => Phase::Initialized,
             (Doing::Io, Order::Ramp) => Phase::Ramp,
-            (Doing::Io, Order::Stop) => Phase::Finishing,
+            (Doing::Io, Order::Stop | Order::Abort) => Phase::Finishing,
             (Doing::Io, _) => Phase::Running,
             (Doing::Verify, _) => Phase::Verifying,
             (Doing::Sync, _) => Phase::Syncing,
@@ -118,10 +141,23 @@ mod tests {
             (Order::Stop, Order::Stop),
             (Order::Measure, Order::Stop),
             (Order::Hold, Order::Stop),
+            (Order::Abort, Order::Abort),
         ] {
             control.give(given);
             assert_eq!(control.order(), holds);
         }
+    }
+
+    #[test]
+    fn a_question_leaves_the_order_alone() {
+        let control = LaneControl::default();
+        control.give(Order::Measure);
+        control.ask();
+        assert_eq!(control.order(), Order::Measure);
+        control.give(Order::Stop);
+        assert!(control.was_asked());
+        assert!(!control.was_asked());
+        assert_eq!(control.order(), Order::Stop);
     }
 
     #[test]

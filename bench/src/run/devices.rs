@@ -82,7 +82,13 @@ impl Devices {
     ///
     /// # Errors
     /// What the driver says.
-    pub fn open(&self, spec: &JobSpec, job: usize, path: &Path, length_bytes: u64) -> Result<Device, RunError> {
+    pub fn open(
+        &self,
+        spec: &JobSpec,
+        job: usize,
+        path: &Path,
+        length_bytes: u64,
+    ) -> Result<Device, RunError> {
         let key = match spec.target.engine {
             EngineKind::IoUring => DeviceKey::File(identity(path)),
             EngineKind::Null => DeviceKey::Memory(EngineKindKey::Null, job, path.into()),
@@ -100,7 +106,8 @@ impl Devices {
             Some((_, backend)) => backend.clone(),
             None => {
                 let driver = open_driver(spec.target.engine, wanted.as_ref(), length_bytes)?;
-                let options = BackendOptions { name: path.display().to_string(), ..BackendOptions::default() };
+                let options =
+                    BackendOptions { name: path.display().to_string(), ..BackendOptions::default() };
                 let backend = BlockBackend::new(driver, options)?;
                 backends.push((wanted, backend.clone()));
                 backend
@@ -139,7 +146,8 @@ impl Devices {
 
 /// Whether two opens can be one: alike in all but locking, which concerns the first only.
 fn alike(one: Option<&FileOptions>, other: Option<&FileOptions>) -> bool {
-    let unlocked = |options: Option<&FileOptions>| options.cloned().map(|options| options.locking(Locking::Off));
+    let unlocked =
+        |options: Option<&FileOptions>| options.cloned().map(|options| options.locking(Locking::Off));
     unlocked(one) == unlocked(other)
 }
 

@@ -8,6 +8,7 @@ use corelane_engine::aio::AioError;
 use corelane_engine::block::BlockError;
 
 use crate::report::log::LogError;
+use crate::report::plot::PlotError;
 use crate::workload::{PatternError, ReplayError, VerifierError, WorkloadError};
 
 /// Why a run did not start, or a job could not work.
@@ -55,7 +56,9 @@ pub enum RunError {
     #[error(transparent)]
     Aio(#[from] AioError),
     /// No memory for buffers.
-    #[error("no memory for {blocks} buffers of {block_bytes} bytes (iodepth times the largest block): {source}")]
+    #[error(
+        "no memory for {blocks} buffers of {block_bytes} bytes (iodepth times the largest block): {source}"
+    )]
     Buffers {
         /// How many.
         blocks: u32,
@@ -83,6 +86,9 @@ pub enum RunError {
     /// A log could not be written.
     #[error(transparent)]
     Log(#[from] LogError),
+    /// The plot could not be made.
+    #[error(transparent)]
+    Plot(#[from] PlotError),
     /// The report could not be written.
     #[error("cannot write {what} to {}: {source}", to.display())]
     Output {

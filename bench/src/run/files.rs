@@ -163,7 +163,7 @@ pub fn unlink(path: &Path) -> Result<(), RunError> {
 mod tests {
     use super::*;
 
-    const RUN_ON: AtomicBool = AtomicBool::new(false);
+    static RUN_ON: AtomicBool = AtomicBool::new(false);
 
     fn need(length_bytes: u64, data: bool) -> Need {
         Need { length_bytes, data, may_change: true }

@@ -15,6 +15,8 @@ use super::configs::{self, LaneIndex};
 use super::control::{Doing, LaneControl};
 use super::devices::Device;
 use super::error::RunError;
+use super::general::{self, GeneralOutcome};
+use super::logs::LaneLogs;
 use super::meter::{Meter, Timed, Untimed};
 use super::session::{Failure, LaneFile, Session};
 use super::{files, plain, region};
@@ -39,8 +41,8 @@ pub struct LanePlan {
     pub files: Vec<(Device, WorkloadConfig)>,
     /// Orders and counters.
     pub control: Arc<LaneControl>,
-    /// The clock of latencies.
-    pub clock: Clock,
+    /// The clock of latencies, for jobs that take them.
+    pub clock: Option<Clock>,
     /// Where it tells what happens.
     pub events: Sender<Event>,
 }
@@ -56,7 +58,8 @@ impl LanePlan {
             };
             Some(sum.saturating_add(bytes))
         });
-        let by_number = self.spec.end.number_ios.map(|ios| ios.saturating_mul(region::min_block_bytes(&self.spec)));
+        let by_number =
+            self.spec.end.number_ios.map(|ios| ios.saturating_mul(region::min_block_bytes(&self.spec)));
         match (by_limit, by_number) {
             (Some(one), Some(other)) => Some(one.min(other)),
             (one, other) => one.or(other),
@@ -68,6 +71,8 @@ impl LanePlan {
 pub enum Event {
     /// It waits for the start; the handle wakes it.
     Ready(u32, AioHandle),
+    /// Its figures so far, as it was asked for them.
+    Snapshot(u32, Box<JobStats>),
     /// It has ended.
     Ended(u32, Box<LaneOutcome>),
     /// A signal came: to end the run early.
@@ -82,6 +87,8 @@ pub struct LaneOutcome {
     pub failure: Option<Failure>,
     /// The queue depth: `iodepth`, or what the search for a latency target found.
     pub depth: u32,
+    /// The logs that the lane kept.
+    pub logs: LaneLogs,
     /// The thread's number in the kernel.
     pub tid: u32,
 }
@@ -105,6 +112,7 @@ fn run(plan: &LanePlan) {
             stats: JobStats::new(configs::stats(&plan.spec)),
             failure: Some(Failure { errno: error.errno(), text }),
             depth: plan.spec.depth.iodepth,
+            logs: LaneLogs::default(),
             tid: thread_number(),
         }
     });
@@ -135,26 +143,37 @@ fn work_in(plan: &LanePlan, ctx: &AioContext) -> Result<LaneOutcome, RunError> {
             ctx.block_on(device.backend.register_buf(&pool.region()))?;
         }
     }
-    let mut session = Session::new(ctx, spec, (&plan.control, &plan.clock), files, &pool);
+    let (events, lane) = (plan.events.clone(), plan.index.lane);
+    let teller = Box::new(move |stats| {
+        let _ = events.send(Event::Snapshot(lane, Box::new(stats)));
+    });
+    let mut session = Session::new(ctx, spec, &plan.control, files, (&pool, teller));
     let _ = plan.events.send(Event::Ready(plan.index.lane, ctx.handle()));
     session.wait_for_start();
     plan.control.set_doing(Doing::Io);
-    if session.stats.config.wants_clock() {
-        let mut meter = Timed::new(&plan.clock, spec.depth.iodepth, &session.stats);
-        run_phases(&mut session, &mut meter);
-    } else {
-        run_phases(&mut session, &mut Untimed);
-    }
+    let done = match &plan.clock {
+        Some(clock) if session.stats.config.wants_clock() => {
+            let mut meter = Timed::new(clock, spec.depth.iodepth, &session.stats);
+            run_loop(&mut session, &mut meter)
+        }
+        _ => run_loop(&mut session, &mut Untimed),
+    }?;
     session.take_times();
     let Session { stats, failure, files, .. } = session;
     close(ctx, files);
-    Ok(LaneOutcome { stats, failure, depth: spec.depth.iodepth, tid: thread_number() })
+    Ok(LaneOutcome { stats, failure, depth: done.depth, logs: done.logs, tid: thread_number() })
 }
 
-fn run_phases<M: Meter>(session: &mut Session<'_>, meter: &mut M) {
+/// Runs the job in the plain loop where that does all it asks for, otherwise in the general one.
+fn run_loop<M: Meter>(session: &mut Session<'_>, meter: &mut M) -> Result<GeneralOutcome, RunError> {
+    let spec = session.spec;
+    if !plain::suffices(spec, session.files.len()) {
+        return general::run(session, meter);
+    }
     plain::run(session, meter);
     session.end_measuring();
     session.publish(0);
+    Ok(GeneralOutcome { depth: spec.depth.iodepth, logs: LaneLogs::default() })
 }
 
 /// Restricts the thread to the CPUs that the job allows.

@@ -21,7 +21,7 @@ pub trait Meter {
     fn done(&mut self, stats: &mut JobStats, token: Token);
     /// A flush has completed.
     fn synced(&mut self, stats: &mut JobStats, token: Token);
-    /// Latencies of the last request that was done; `None` where none are taken.
+    /// Latencies of the last request that was done or synced; `None` where none are taken.
     fn last(&self) -> Option<Latencies>;
 }
 
@@ -32,6 +32,13 @@ pub struct Latencies {
     pub slat_ns: u64,
     /// From handed over to done.
     pub clat_ns: u64,
+}
+
+impl Latencies {
+    /// The whole.
+    pub fn total_ns(self) -> u64 {
+        self.slat_ns + self.clat_ns
+    }
 }
 
 /// Counts only; no clock.
@@ -150,6 +157,7 @@ impl Meter for Timed {
     fn synced(&mut self, stats: &mut JobStats, token: Token) {
         let latencies = self.latencies(token);
         stats.record_sync(Some(latencies.slat_ns + latencies.clat_ns));
+        self.last = latencies;
     }
 
     #[inline(always)]
@@ -196,7 +204,10 @@ mod tests {
         meter.issue(0);
         meter.hand_over();
         meter.reap();
-        meter.done(&mut stats, Token::new(0, &Io { offset: 0, bytes: 1, direction: workload::Direction::Read }));
+        meter.done(
+            &mut stats,
+            Token::new(0, &Io { offset: 0, bytes: 1, direction: workload::Direction::Read }),
+        );
         meter.synced(&mut stats, Token::sync(0));
         let read = &stats.directions[Direction::Read];
         assert_eq!(read.clat.moments().samples(), 1);

@@ -7,20 +7,26 @@
 //!
 //! Invariants: a lane never blocks but in its event loop; the conductor never touches what belongs to a lane.
 
+mod builtin;
 mod conductor;
 mod configs;
 mod control;
 mod devices;
 mod error;
 mod files;
+mod general;
 mod lane;
+mod logs;
 mod meter;
 mod outcome;
+mod output;
 mod plain;
 mod region;
 mod session;
 mod setup;
+mod signals;
 mod token;
+mod watch;
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -31,10 +37,13 @@ use std::time::Instant;
 
 pub use error::RunError;
 
-use crate::options::{OutputFormat, Plan};
-use crate::report::{self, DiskWatch, JsonKind, RunReport};
-use conductor::{Conductor, LaneView, Watcher};
+use crate::options::{EngineKind, GlobalSpec, Plan};
+use crate::report::{self, DiskWatch};
+use conductor::Conductor;
+use output::Output;
 use setup::Setup;
+use signals::Catcher;
+use watch::Display;
 
 /// How a run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,12 +54,13 @@ pub struct Ended {
     pub signal: Option<i32>,
 }
 
-struct Quiet;
-
-impl Watcher for Quiet {
-    fn watch(&mut self, _lanes: &[LaneView], _now: Instant) -> Option<Instant> {
-        None
-    }
+/// Runs the built-in job set: a few seconds of reads and writes on a scratch file which is gone afterwards.
+///
+/// # Errors
+/// As [`run`], and when no scratch file can be made.
+pub fn run_builtin(global: &GlobalSpec) -> Result<Ended, RunError> {
+    let builtin = builtin::jobs(global)?;
+    run(&builtin.plan)
 }
 
 /// Runs the jobs of `plan` and writes the report to where it asks for.
@@ -59,38 +69,35 @@ impl Watcher for Quiet {
 /// When the run cannot start, or the report cannot be written.
 pub fn run(plan: &Plan) -> Result<Ended, RunError> {
     let began = Instant::now();
+    let mut output = Output::open(&plan.global)?;
     let stop = Arc::new(AtomicBool::new(false));
+    let (sender, events) = mpsc::channel();
+    let catcher = Catcher::new(Arc::clone(&stop), sender.clone())?;
     let setup = Setup::new(plan, Arc::clone(&stop));
+    if output.is_normal() {
+        let jobs: Vec<_> = plan.jobs.iter().map(outcome::banner_job).collect();
+        output.text(&report::banner(&jobs))?;
+    }
     for job in &plan.jobs {
         setup.prepare_files(job).map_err(|error| error.of_job(&job.name))?;
     }
-    let paths: Vec<_> = plan.jobs.iter().flat_map(|job| job.file_paths(0)).collect();
+    let paths: Vec<_> = plan.jobs.iter().filter(|job| job.target.engine == EngineKind::IoUring).collect();
+    let paths: Vec<_> = paths.iter().flat_map(|job| job.file_paths(0)).collect();
     let disks = DiskWatch::new(paths.iter().map(AsRef::<Path>::as_ref));
-    let mut conductor = Conductor::new(plan, &setup, mpsc::channel(), stop);
-    conductor.run(&mut Quiet)?;
+    let mut conductor = Conductor::new(plan, &setup, (sender, events), stop);
+    let mut display = Display::new(plan, &mut output, began);
+    let worked = conductor.run(&mut display);
+    display.clear();
+    drop(catcher);
+    worked?;
     let mut report = outcome::report(plan, &conductor.lanes, began);
     report.disks = disks.report();
-    let text = written(&report, &plan.global.formats);
-    io::stdout().write_all(text.as_bytes()).map_err(|source| RunError::Output {
-        what: "the report",
-        to: "standard output".into(),
-        source,
-    })?;
-    let failed = report.jobs.iter().any(|job| job.error != 0);
+    output.report(&report)?;
+    if let Some(path) = &plan.global.plot {
+        report::plot::save(&report, path)?;
+    }
+    let failed = report.jobs.iter().any(|job| job.error != 0 || job.stats.errors.total > 0);
     Ok(Ended { failed, signal: conductor.signal })
-}
-
-/// The report in each of the formats, one after the other.
-fn written(report: &RunReport, formats: &[OutputFormat]) -> String {
-    formats
-        .iter()
-        .map(|format| match format {
-            OutputFormat::Normal => report::normal(report),
-            OutputFormat::Terse => report::terse(report),
-            OutputFormat::Json => report::json(report, JsonKind::Plain),
-            OutputFormat::JsonPlus => report::json(report, JsonKind::Plus),
-        })
-        .collect()
 }
 
 /// Says something to the user while the run goes on: on standard error, so that a report on standard output stays

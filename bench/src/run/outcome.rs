@@ -4,8 +4,8 @@ use std::time::Instant;
 
 use super::conductor::{LaneView, Stage};
 use super::configs;
-use crate::report::{BannerJob, JobReport, RunReport};
 use crate::options::{Access, JobSpec, Plan};
+use crate::report::{BannerJob, JobReport, RunReport};
 use crate::stats::{Direction, JobStats};
 
 /// The report of a run, or of its state at this moment: lanes that still run count with what they have shown so far.
@@ -40,19 +40,29 @@ fn job_report(lane: &LaneView, began: Instant) -> JobReport {
     report
 }
 
-/// Counts of a running lane. Latencies belong to the lane alone until it has ended.
+/// Figures of a running lane: those that it sent when it was asked, otherwise its counters, since the rest belongs to
+/// the lane alone until it has ended.
 fn so_far(lane: &LaneView) -> JobStats {
+    let mut stats = match &lane.snapshot {
+        Some(snapshot) => JobStats::clone(snapshot),
+        None => counted(lane),
+    };
+    if let Some(sampler) = &lane.sampler {
+        stats.take_rates(sampler);
+    }
+    stats
+}
+
+fn counted(lane: &LaneView) -> JobStats {
     let mut stats = JobStats::new(configs::stats(&lane.spec));
     let totals = lane.control.live.totals();
-    let ms = lane.started.map_or(0, |started| u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX));
+    let ms =
+        lane.started.map_or(0, |started| u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX));
     for direction in Direction::ALL {
         stats.record_done_batch(direction, totals.ios[direction], totals.bytes[direction]);
         if totals.ios[direction] > 0 {
             stats.directions[direction].runtime_ms = ms.max(1);
         }
-    }
-    if let Some(sampler) = &lane.sampler {
-        stats.take_rates(sampler);
     }
     stats.runtime_ms = ms;
     stats

@@ -5,10 +5,13 @@
 //!
 //! Invariant: a slot is one request in flight and one buffer; `in_flight` counts them.
 
+use std::path::Path;
+
 use corelane_dma::Payload;
 use corelane_engine::aio::Wait;
 use corelane_engine::block::{Channel, Completion, Errno, IoError, Op, Rejected, ReqFlags, Request};
 
+use super::logs;
 use super::meter::Meter;
 use super::session::Session;
 use super::token::Token;
@@ -32,14 +35,12 @@ pub fn suffices(spec: &JobSpec, files: usize) -> bool {
         && depth.batch_complete_max.is_none_or(|max| max >= depth.iodepth)
         && depth.low >= depth.iodepth;
     let work = &spec.workload;
-    let unflushed = work.fsync_every_writes == 0 && work.fdatasync_every_writes == 0;
-    let unlogged = spec.logs.latency.is_none()
-        && (spec.logs.average_ms > 0 || (spec.logs.bandwidth.is_none() && spec.logs.iops.is_none()));
+    let unflushed = work.fsync_every_writes == 0 && work.fdatasync_every_writes == 0 && !work.end_fsync;
     files == 1
         && unpaced
         && unbatched
         && unflushed
-        && unlogged
+        && !logs::wants_requests(spec)
         && spec.verify.is_none()
         && work.rw.mix != DirectionMix::TrimWrite
 }
@@ -62,6 +63,7 @@ struct Failed {
 /// What every request goes through.
 struct Hot<'h, 's, M> {
     session: &'h mut Session<'s>,
+    path: &'h Path,
     channel: &'h Channel,
     generator: &'h mut Generator,
     meter: &'h mut M,
@@ -85,6 +87,7 @@ pub fn run<M: Meter>(session: &mut Session<'_>, meter: &mut M) {
     let mut hot = Hot {
         left: session.spec.end.number_ios.unwrap_or(u64::MAX),
         session,
+        path: &file.path,
         channel: &file.channel,
         generator: &mut file.generator,
         meter,
@@ -119,7 +122,7 @@ impl<M: Meter> Hot<'_, '_, M> {
     #[inline]
     fn turn(&mut self) {
         self.session.stats.submits.record_batch(self.issued);
-        self.session.stats.depths.record_depths(self.in_flight - self.issued, self.issued);
+        self.session.stats.depths.record_batch_at(self.in_flight, self.issued);
         (self.done, self.issued) = (0, 0);
         self.meter.hand_over();
         self.session.ctx.turn(Wait::Yes);
@@ -200,7 +203,7 @@ impl<M: Meter> Hot<'_, '_, M> {
     fn decide_on_failed(&mut self) {
         for Failed { token, error, payload } in std::mem::take(&mut self.failed) {
             let offset = self.offsets.get(token.slot()).copied().unwrap_or(0);
-            if !self.session.request_failed(0, token, offset, error) {
+            if !self.session.request_failed(self.path, token, offset, error) {
                 self.left = 0;
             }
             self.issue(token.slot() as u32, payload);

@@ -38,7 +38,13 @@ pub struct Layout {
 ///
 /// # Errors
 /// [`RunError::Size`] where the length is not known, is too short for the region, or cannot be divided.
-pub fn resolve(spec: &JobSpec, path: &Path, present: Present, files: u64, shared: bool) -> Result<Layout, RunError> {
+pub fn resolve(
+    spec: &JobSpec,
+    path: &Path,
+    present: Present,
+    files: u64,
+    shared: bool,
+) -> Result<Layout, RunError> {
     let workload = &spec.workload;
     let wanted = spec.target.file_size_bytes;
     let whole = match present.length_bytes {
@@ -50,14 +56,19 @@ pub fn resolve(spec: &JobSpec, path: &Path, present: Present, files: u64, shared
     let needs_length = workload.size.is_none_or(is_share) || is_share(workload.offset);
     if whole == 0 && needs_length {
         let what = if present.length_bytes.is_some() { "the file is empty" } else { "there is no such file" };
-        return Err(refuse(format!("{what}, and no size says how long it is to be"), "give size=, such as size=256m"));
+        return Err(refuse(
+            format!("{what}, and no size says how long it is to be"),
+            "give size=, such as size=256m",
+        ));
     }
     let start = start_bytes(spec, whole);
     let increment = workload.offset_increment.resolve_bytes(whole);
     let size_bytes = match workload.size {
         Some(Extent::Bytes(bytes)) if wanted.is_none() => bytes / files.max(1),
         Some(size) => size.resolve_bytes(whole),
-        None => whole.saturating_sub(start.saturating_add(increment.saturating_mul(u64::from(spec.num_jobs) - 1))),
+        None => {
+            whole.saturating_sub(start.saturating_add(increment.saturating_mul(u64::from(spec.num_jobs) - 1)))
+        }
     };
     if size_bytes == 0 {
         return Err(refuse(

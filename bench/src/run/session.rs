@@ -3,8 +3,8 @@
 //! Invariant: `stats` covers the time since [`Session::begin_measuring`], which a change of the order from ramp to
 //! measure calls.
 
-use std::path::PathBuf;
-use std::time::Instant;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use corelane_dma::BlockPool;
 use corelane_engine::aio::{AioContext, Wait};
@@ -13,8 +13,11 @@ use corelane_engine::block::{Channel, IoError};
 use super::control::{LaneControl, Order};
 use super::token::Token;
 use crate::options::{Access, JobSpec};
-use crate::stats::{Clock, CpuUse, Direction, JobStats};
-use crate::workload::{Generator, WorkloadConfig};
+use crate::stats::{self, CpuUse, JobStats, StatsConfig};
+use crate::workload::{Direction, Generator, WorkloadConfig};
+
+/// How often a lane that waits for its start looks whether other lanes ask something of it.
+const LOOK_AGAIN: Duration = Duration::from_millis(1);
 
 /// One file of a lane.
 pub struct LaneFile {
@@ -37,6 +40,9 @@ pub struct Failure {
     pub text: String,
 }
 
+/// Takes a lane's figures so far to whoever asked.
+pub type Teller = Box<dyn Fn(JobStats)>;
+
 /// What the loops of a lane work with.
 pub struct Session<'a> {
     /// The lane's event loop.
@@ -45,8 +51,6 @@ pub struct Session<'a> {
     pub spec: &'a JobSpec,
     /// Orders, and counters for the conductor.
     pub control: &'a LaneControl,
-    /// The clock of latencies.
-    pub clock: &'a Clock,
     /// The lane's files, one at least.
     pub files: Vec<LaneFile>,
     /// A buffer for each request in flight.
@@ -55,8 +59,13 @@ pub struct Session<'a> {
     pub stats: JobStats,
     /// The job's first failure.
     pub failure: Option<Failure>,
-    /// The order that the lane follows.
+    /// The order that the lane follows, and the board as it was seen last.
     order: Order,
+    seen: u8,
+    /// Who gets the figures so far when they are asked for.
+    teller: Teller,
+    /// Whether the workload is done, and its run times entered.
+    has_worked: bool,
     began: Instant,
     cpu_before: CpuUse,
 }
@@ -66,29 +75,34 @@ impl<'a> Session<'a> {
     pub fn new(
         ctx: &'a AioContext,
         spec: &'a JobSpec,
-        (control, clock): (&'a LaneControl, &'a Clock),
+        control: &'a LaneControl,
         files: Vec<LaneFile>,
-        pool: &'a BlockPool,
+        (pool, teller): (&'a BlockPool, Teller),
     ) -> Session<'a> {
         Session {
             ctx,
             spec,
             control,
-            clock,
             files,
             pool,
             stats: JobStats::new(super::configs::stats(spec)),
             failure: None,
             order: Order::Hold,
+            seen: 0,
+            teller,
+            has_worked: false,
             began: Instant::now(),
             cpu_before: CpuUse::default(),
         }
     }
 
-    /// Waits, turning, for the order to start. The conductor's mail ends the sleep.
+    /// Waits for the order to start. It turns meanwhile, for other lanes may ask something of this one, but does not
+    /// sleep in the ring: valgrind knows `io_uring_enter(2)` as a call that does not block, so that the conductor would
+    /// not get to run under it.
     pub fn wait_for_start(&mut self) {
         while self.control.order() == Order::Hold {
-            self.ctx.turn(Wait::Yes);
+            self.ctx.turn(Wait::No);
+            std::thread::park_timeout(LOOK_AGAIN);
         }
         self.order = self.control.order();
         self.begin_measuring();
@@ -102,27 +116,54 @@ impl<'a> Session<'a> {
     }
 
     /// How long it has been measured.
-    pub fn elapsed(&self) -> std::time::Duration {
+    pub fn elapsed(&self) -> Duration {
         self.began.elapsed()
+    }
+
+    /// The same in milliseconds.
+    pub fn elapsed_ms(&self) -> u64 {
+        u64::try_from(self.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Whether what happens now is not measured.
+    pub fn is_ramp(&self) -> bool {
+        self.order == Order::Ramp
     }
 
     /// Looks for a new order and follows it. True while requests may be started.
     #[inline]
     pub fn may_go_on(&mut self) -> bool {
-        let order = self.control.order();
-        if order != self.order {
-            self.follow(order);
+        let word = self.control.word();
+        if word != self.seen {
+            self.follow();
         }
-        order != Order::Stop
+        self.order < Order::Stop
     }
 
     #[cold]
-    fn follow(&mut self, order: Order) {
+    fn follow(&mut self) {
+        if self.control.was_asked() {
+            self.tell();
+        }
+        let order = self.control.order();
         // The ramp's requests in flight are measured when they end, as in fio.
         if self.order == Order::Ramp && order == Order::Measure {
             self.begin_measuring();
         }
         self.order = order;
+        self.seen = self.control.word();
+    }
+
+    /// Sends the figures so far.
+    fn tell(&self) {
+        let mut stats = self.stats.clone();
+        self.set_run_times(&mut stats);
+        (self.teller)(stats);
+    }
+
+    /// Whether the run ends early.
+    pub fn is_aborted(&self) -> bool {
+        self.control.order() == Order::Abort
     }
 
     /// Shows the conductor what has been counted.
@@ -137,19 +178,36 @@ impl<'a> Session<'a> {
             // It ended before the ramp did: nothing was to be measured.
             self.begin_measuring();
         }
+        let mut stats = std::mem::replace(&mut self.stats, JobStats::new(StatsConfig::reduced()));
+        self.set_run_times(&mut stats);
+        self.stats = stats;
+        self.has_worked = true;
+    }
+
+    /// Enters the run time so far for each direction that is worked in.
+    fn set_run_times(&self, stats: &mut JobStats) {
         let ms = whole_ms(self.elapsed());
         let rw = self.spec.workload.rw;
         let only_checks = self.spec.verify.as_ref().is_some_and(|verify| verify.only);
         for (access, direction) in [
-            (Access::Read, Direction::Read),
-            (Access::Write, Direction::Write),
-            (Access::Trim, Direction::Trim),
+            (Access::Read, stats::Direction::Read),
+            (Access::Write, stats::Direction::Write),
+            (Access::Trim, stats::Direction::Trim),
         ] {
-            if rw.uses(access) && !only_checks {
-                self.stats.directions[direction].runtime_ms = ms;
+            let worked = rw.uses(access) && !only_checks;
+            if !self.has_worked && (worked || stats.directions[direction].ios > 0) {
+                stats.directions[direction].runtime_ms = ms;
             }
         }
-        self.take_times();
+        stats.cpu = CpuUse::of_this_thread().since(&self.cpu_before);
+        stats.runtime_ms = ms;
+    }
+
+    /// Adds a phase of reading back to the run time of reads.
+    pub fn add_read_time(&mut self, spent: Duration) {
+        if self.stats.directions[stats::Direction::Read].ios > 0 {
+            self.stats.directions[stats::Direction::Read].runtime_ms += whole_ms(spent);
+        }
     }
 
     /// Brings CPU use and the whole run time up to date.
@@ -158,22 +216,25 @@ impl<'a> Session<'a> {
         self.stats.runtime_ms = whole_ms(self.elapsed());
     }
 
-    /// Counts a failed request. True if the job goes on.
+    /// Counts a failed request, and says the first. True if the job goes on.
     #[cold]
-    pub fn request_failed(&mut self, file: usize, token: Token, offset: u64, error: IoError) -> bool {
+    pub fn request_failed(&mut self, path: &Path, token: Token, offset: u64, error: IoError) -> bool {
         let errno = error.errno.raw();
+        let first = self.stats.errors.total == 0;
         self.stats.errors.record(errno);
         let on = self.spec.continue_on;
         let (what, survives) = match token.direction() {
             Some(direction) => {
-                (direction.name(), if direction.index() == 0 { on.read } else { on.write })
+                (direction.name(), if direction == Direction::Read { on.read } else { on.write })
             }
             None => ("sync", on.write),
         };
-        if self.failure.is_none() {
-            let path = self.files.get(file).map(|file| file.path.display().to_string()).unwrap_or_default();
-            let text = format!("{what} of {} bytes at offset {offset} of '{path}': {error}", token.bytes());
+        let text =
+            format!("{what} of {} bytes at offset {offset} of '{}': {error}", token.bytes(), path.display());
+        if !survives {
             self.note_failure(errno, text);
+        } else if first {
+            super::say(&format!("job {}: {text}; going on (continue_on_error)", self.spec.name));
         }
         survives
     }
@@ -188,6 +249,6 @@ impl<'a> Session<'a> {
 }
 
 /// At least 1, so that a direction that was busy has a run time; rounded, as fio does.
-fn whole_ms(elapsed: std::time::Duration) -> u64 {
+fn whole_ms(elapsed: Duration) -> u64 {
     u64::try_from((elapsed.as_micros() + 500) / 1000).unwrap_or(u64::MAX).max(1)
 }

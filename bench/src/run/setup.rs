@@ -70,7 +70,7 @@ impl Setup {
         &self,
         spec: &Arc<JobSpec>,
         index: LaneIndex,
-        (control, clock, events): (Arc<LaneControl>, Clock, Sender<Event>),
+        (control, clock, events): (Arc<LaneControl>, Option<Clock>, Sender<Event>),
     ) -> Result<LanePlan, RunError> {
         if index.clone == 0 {
             // An earlier job may have deleted them (`unlink`).
@@ -97,7 +97,8 @@ fn layout(spec: &JobSpec, clone: u32, path: &Path) -> Result<region::Layout, Run
     let present = match spec.target.engine {
         EngineKind::IoUring => files::look(path)?,
         EngineKind::Null => {
-            let said = spec.target.file_size_bytes.is_some() || matches!(spec.workload.size, Some(Extent::Bytes(_)));
+            let said =
+                spec.target.file_size_bytes.is_some() || matches!(spec.workload.size, Some(Extent::Bytes(_)));
             Present { length_bytes: (!said).then_some(NULL_BYTES), can_grow: true }
         }
         EngineKind::Mem => Present { length_bytes: None, can_grow: true },

@@ -24,6 +24,13 @@ impl Token {
         Token(u64::from(io.bytes) << BYTES_SHIFT | (io.direction as u64) << SLOT_BITS | u64::from(slot))
     }
 
+    /// The same token for another slot.
+    #[inline]
+    pub fn in_slot(self, slot: u32) -> Token {
+        debug_assert!(u64::from(slot) <= SLOT_MASK);
+        Token(self.0 & !SLOT_MASK | u64::from(slot))
+    }
+
     /// The token of a flush in `slot`.
     #[inline]
     pub fn sync(slot: u32) -> Token {

@@ -163,6 +163,22 @@ impl Generator {
         }
     }
 
+    /// The direction and length that all I/Os have, where all are alike.
+    pub fn alike(&self) -> Option<(Direction, u32)> {
+        match (&self.plan, self.mix) {
+            (Plan::General(_), _) | (_, Mix::ReadWrite) => None,
+            (_, Mix::Only(direction)) => Some((direction, self.bytes)),
+        }
+    }
+
+    /// Ends a sequence of alike I/Os after `ios` more at the latest, so that the caller need not count. Of other
+    /// sequences it leaves the end as it is.
+    pub fn end_after(&mut self, ios: u64) {
+        if self.alike().is_some() {
+            self.left = self.left.min(ios);
+        }
+    }
+
     /// Bytes still to issue until the limit; `None` when there is none.
     pub fn left_bytes(&self) -> Option<u64> {
         let bytes = match self.plan {
