@@ -5,12 +5,14 @@
 
 use std::sync::Arc;
 
-use corelane_dma::{Arena, Backing, Payload};
+use corelane_dma::{Arena, Backing};
 use corelane_engine::aio::{AioContext, Readiness};
 use corelane_engine::block::{
     BlockDriver, BlockError, BlockLimits, Errno, IoResult, LeafCommand, LeafCompletion, LeafQueue, Op,
     ReqFlags, Tag,
 };
+
+use crate::done::hand_over;
 
 /// How large the disk is and what it consists of.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -77,13 +79,15 @@ impl BlockDriver for MemDriver {
     }
 
     fn open_queue(&self, _ctx: &AioContext, tags: u32) -> Result<Box<dyn LeafQueue>, BlockError> {
-        Ok(Box::new(MemQueue { arena: Arc::clone(&self.arena), done: Vec::with_capacity(tags as usize) }))
+        let tags = tags as usize;
+        Ok(Box::new(MemQueue { arena: Arc::clone(&self.arena), tags, done: Vec::with_capacity(tags) }))
     }
 }
 
 /// The RAM disk in one lane.
 struct MemQueue {
     arena: Arc<Arena>,
+    tags: usize,
     /// What has been carried out; at most one entry per tag, so that it never grows.
     done: Vec<LeafCompletion>,
 }
@@ -108,7 +112,7 @@ impl MemQueue {
 impl LeafQueue for MemQueue {
     #[inline]
     fn submit(&mut self, tag: Tag, mut command: LeafCommand) -> Result<(), LeafCommand> {
-        if self.done.len() == self.done.capacity() {
+        if self.done.len() >= self.tags {
             return Err(command);
         }
         let result = self.carry_out(&mut command);
@@ -123,24 +127,6 @@ impl LeafQueue for MemQueue {
 
     #[inline]
     fn reap(&mut self, out: &mut Vec<LeafCompletion>) {
-        hand_over(&mut self.done, out);
+        hand_over(&mut self.done, out, self.tags);
     }
-}
-
-/// Moves what is done to `out`, as far as it has room, without growing it.
-#[inline]
-pub(crate) fn hand_over(done: &mut Vec<LeafCompletion>, out: &mut Vec<LeafCompletion>) {
-    let room = out.capacity() - out.len();
-    if done.len() <= room {
-        out.append(done);
-    } else {
-        out.extend(done.drain(..room));
-    }
-}
-
-/// A payload's bytes all zero, for drivers that make their data up.
-#[inline]
-pub(crate) fn fill_zeroes(payload: &mut Payload) -> IoResult {
-    let len = payload.len_bytes();
-    payload.fill(0, len, 0).map_err(|_| Errno::EIO.into())
 }

@@ -12,11 +12,11 @@ use std::time::{Duration, Instant};
 
 use corelane_engine::aio::{AioContext, Readiness, TimerId};
 use corelane_engine::block::{
-    BlockDriver, BlockError, BlockLimits, IoResult, LeafCommand, LeafCompletion, LeafQueue, MAX_LENGTH_BYTES,
-    Op, ReqFlags, Tag,
+    BlockDriver, BlockError, BlockLimits, Errno, IoResult, LeafCommand, LeafCompletion, LeafQueue,
+    MAX_LENGTH_BYTES, Op, ReqFlags, Tag,
 };
 
-use crate::mem::{fill_zeroes, hand_over};
+use crate::done::hand_over;
 
 /// How the device appears.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -91,15 +91,16 @@ impl BlockDriver for NullDriver {
 
     fn open_queue(&self, ctx: &AioContext, tags: u32) -> Result<Box<dyn LeafQueue>, BlockError> {
         let read_zeroes = self.options.read_zeroes;
-        let instant = NullQueue { read_zeroes, done: Vec::with_capacity(tags as usize) };
+        let tags = tags as usize;
+        let instant = NullQueue { read_zeroes, tags, done: Vec::with_capacity(tags) };
         if self.options.latency_ns == 0 {
             return Ok(Box::new(instant));
         }
         Ok(Box::new(DelayedQueue {
             inner: instant,
             latency: Duration::from_nanos(self.options.latency_ns),
-            fresh: Vec::with_capacity(tags as usize),
-            waiting: VecDeque::with_capacity(tags as usize),
+            fresh: Vec::with_capacity(tags),
+            waiting: VecDeque::with_capacity(tags),
             ctx: ctx.clone(),
             due: Rc::new(Cell::new(false)),
             timer: None,
@@ -110,6 +111,7 @@ impl BlockDriver for NullDriver {
 /// The device in one lane, without latency.
 struct NullQueue {
     read_zeroes: bool,
+    tags: usize,
     /// What is done; at most one entry per tag, so that it never grows.
     done: Vec<LeafCompletion>,
 }
@@ -117,14 +119,19 @@ struct NullQueue {
 impl NullQueue {
     #[inline]
     fn carry_out(&self, command: &mut LeafCommand) -> IoResult {
-        if self.read_zeroes && command.op == Op::Read { fill_zeroes(&mut command.payload) } else { Ok(()) }
+        if self.read_zeroes && command.op == Op::Read {
+            let len = command.payload.len_bytes();
+            // The range is the payload's own.
+            command.payload.fill(0, len, 0).map_err(|_| Errno::EIO)?;
+        }
+        Ok(())
     }
 }
 
 impl LeafQueue for NullQueue {
     #[inline]
     fn submit(&mut self, tag: Tag, mut command: LeafCommand) -> Result<(), LeafCommand> {
-        if self.done.len() == self.done.capacity() {
+        if self.done.len() >= self.tags {
             return Err(command);
         }
         let result = self.carry_out(&mut command);
@@ -139,7 +146,7 @@ impl LeafQueue for NullQueue {
 
     #[inline]
     fn reap(&mut self, out: &mut Vec<LeafCompletion>) {
-        hand_over(&mut self.done, out);
+        hand_over(&mut self.done, out, self.tags);
     }
 }
 
@@ -187,7 +194,7 @@ impl LeafQueue for DelayedQueue {
     #[inline]
     fn submit(&mut self, tag: Tag, mut command: LeafCommand) -> Result<(), LeafCommand> {
         let taken = self.fresh.len() + self.waiting.len() + self.inner.done.len();
-        if taken == self.inner.done.capacity() {
+        if taken >= self.inner.tags {
             return Err(command);
         }
         let result = self.inner.carry_out(&mut command);

@@ -4,7 +4,7 @@ mod common;
 
 use std::path::Path;
 
-use common::{LoopDevice, full_file, open_or_skip, scratch_dir, sparse_file};
+use common::{LoopDevice, full_file, open_or_skip, scratch_dir, skip, sparse_file};
 use corelane_dma::Backing;
 use corelane_drivers::contract::{ContractOptions, ContractReport, SPAN_BYTES, check};
 use corelane_drivers::file::{CacheMode, DiscardMode, FileDriver, FileOptions, SqPoll};
@@ -14,6 +14,7 @@ use corelane_engine::aio::{AioConfig, AioContext};
 use corelane_engine::block::BlockDriver;
 
 /// The seed of the random choices: `CORELANE_SEED`, or the time.
+#[allow(clippy::print_stdout)] // For whoever looks into a failure.
 fn seed() -> u64 {
     let given = std::env::var("CORELANE_SEED").ok().and_then(|text| text.parse().ok());
     let now = || std::time::UNIX_EPOCH.elapsed().map_or(1, |since| since.as_nanos() as u64);
@@ -47,7 +48,7 @@ fn can_poll(file: &FileOptions) -> bool {
     let ctx = AioContext::new(&AioConfig::default()).unwrap();
     match driver.open_queue(&ctx, 1).map(drop) {
         Err(error) if error.to_string().contains("cannot poll") => {
-            println!("SKIPPED: polled device: {error}");
+            skip("kernel", error);
             false
         }
         other => {

@@ -6,7 +6,7 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use common::{Lane, LoopDevice, full_file, open_or_skip, scratch_dir, sparse_file};
+use common::{Lane, LoopDevice, full_file, open_or_skip, scratch_dir, skip, sparse_file};
 use corelane_dma::Payload;
 use corelane_drivers::file::{CacheMode, DiscardMode, FileDriver, FileKind, FileOptions, Locking};
 use corelane_engine::block::{BlockDriver, BlockError, Errno, Op, ReqFlags, StatusFlags};
@@ -173,7 +173,7 @@ impl TinyFileSystem {
         match mounted {
             Ok(output) if output.status.success() => Some(TinyFileSystem { path }),
             other => {
-                println!("SKIPPED: file system: a small one cannot be mounted: {other:?}");
+                skip("kernel", format_args!("a small file system cannot be mounted: {other:?}"));
                 None
             }
         }

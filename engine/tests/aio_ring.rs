@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use corelane_engine::aio::{
-    AioConfig, AioContext, AioError, CqeSink, PlainOp, Ring, RingConfig, SetupFlags, SinkId,
+    AioConfig, AioContext, AioError, CqeSink, IoThread, PlainOp, Ring, RingConfig, SetupFlags, SinkId,
 };
 
 #[derive(Default)]
@@ -95,6 +95,20 @@ fn sqpoll_completes_everything() {
         // Long enough for the kernel thread to fall asleep.
         std::thread::sleep(Duration::from_millis(5));
     }
+}
+
+#[test]
+fn a_lane_may_have_a_submission_thread() {
+    let config = AioConfig { sqpoll_idle_ms: Some(1), ..AioConfig::named("sqpoll") };
+    let lane = IoThread::spawn(&config).unwrap();
+    for number in 0..200u64 {
+        assert_eq!(lane.handle().call(move |_| number).wait().unwrap(), number);
+        if number % 50 == 0 {
+            // Long enough for the kernel thread to fall asleep.
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+    lane.join().unwrap();
 }
 
 /// Pushes again from inside a completion, removes itself, reaps again.

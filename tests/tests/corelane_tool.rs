@@ -21,7 +21,7 @@ fn sparse_file(scratch: &Scratch, name: &str, seed: Seed, blocks: u64) -> std::p
     let mut at = 0;
     while at < blocks {
         let run_blocks = (1 + rng.next_u64() % 9).min(blocks - at);
-        if rng.next_u64() % 2 == 0 {
+        if rng.next_u64().is_multiple_of(2) {
             file.write_all_at(&vec![0xa5; run_blocks as usize * 4096], at * 4096).unwrap();
         }
         at += run_blocks;

@@ -1,5 +1,8 @@
 //! Checks of what commands do to the data.
 
+use std::rc::Rc;
+
+use corelane_dma::{Backing, DmaBuffer, IoBuf, MemRegion, Payload};
 use corelane_engine::block::{Op, ReqFlags};
 
 use super::SPAN_BYTES;
@@ -103,19 +106,33 @@ pub fn vectors(rig: &mut Rig) -> Result<(), Violation> {
     Ok(())
 }
 
+/// The longest transfer, up to 1 MiB, in memory that is aligned as little as may be.
+pub fn long(rig: &mut Rig) -> Result<(), Violation> {
+    let skip = rig.limits.min_mem_alignment as usize;
+    let len = rig.limits.transfer_bound().min(SPAN_BYTES / 2) as usize / rig.unit * rig.unit;
+    let region = Rc::new(MemRegion::from_buffer(DmaBuffer::new(skip + len, 4096, Backing::Pages)?));
+    let expected = pattern(0, 9, len);
+    let mut buf = IoBuf::lease(&region, skip, len)?;
+    buf.copy_from(0, &expected)?;
+    let mut payload = rig.must(Op::Write, PLAIN, (0, len as u64), Payload::One(buf))?;
+    payload.fill(0, len, 0)?;
+    let payload = rig.must(Op::Read, PLAIN, (0, len as u64), payload)?;
+    if rig.keeps_data { same(&bytes_of(&payload)?, &expected, 0) } else { Ok(()) }
+}
+
 /// Flushes, alone and among writes, and writes that must be durable where the driver has them.
 pub fn durable(rig: &mut Rig) -> Result<(), Violation> {
     let block = rig.block_bytes as u64;
-    rig.must(Op::Flush, PLAIN, (0, 0), corelane_dma::Payload::None)?;
+    rig.must(Op::Flush, PLAIN, (0, 0), Payload::None)?;
     if rig.driver().supported_write_flags().contains(ReqFlags::FUA) {
         let bytes = pattern(block, 3, block as usize);
         rig.write(block, ReqFlags::FUA, &bytes)?;
         if rig.keeps_data {
             same(&rig.read(block, block as usize)?, &bytes, block)?;
         }
-        let shape = [rig.unit, rig.unit];
-        let len = 2 * rig.unit as u64;
-        let payload = rig.vector(&shape)?;
+        let segments = rig.limits.max_iov.min(2) as usize;
+        let payload = rig.vector(&[rig.unit, rig.unit][..segments])?;
+        let len = payload.len_bytes() as u64;
         drop(rig.must(Op::Write, ReqFlags::FUA, (0, len), payload)?);
     }
     for tag in 0..rig.tags {
@@ -123,7 +140,7 @@ pub fn durable(rig: &mut Rig) -> Result<(), Violation> {
             let payload = rig.block(block as usize)?;
             rig.submit(tag, Op::Write, PLAIN, (u64::from(tag) * block, block), payload)?;
         } else {
-            rig.submit(tag, Op::Flush, PLAIN, (0, 0), corelane_dma::Payload::None)?;
+            rig.submit(tag, Op::Flush, PLAIN, (0, 0), Payload::None)?;
         }
     }
     rig.wait_for_all().map(drop)

@@ -14,8 +14,9 @@ const PLAIN: ReqFlags = ReqFlags::empty();
 /// a flush.
 fn fill(rig: &mut Rig) -> Result<(), Violation> {
     let block = rig.block_bytes as u64;
-    let vector = rig.vector(&[rig.unit, rig.unit])?;
-    rig.submit(0, Op::Write, PLAIN, (0, 2 * rig.unit as u64), vector)?;
+    let segments = rig.limits.max_iov.min(2) as usize;
+    let vector = rig.vector(&[rig.unit, rig.unit][..segments])?;
+    rig.submit(0, Op::Write, PLAIN, (0, vector.len_bytes() as u64), vector)?;
     let flushes = rig.below(2) as u32;
     if flushes > 0 {
         rig.submit(rig.tags - 1, Op::Flush, PLAIN, (0, 0), Payload::None)?;
@@ -39,7 +40,12 @@ pub fn full_depth(rig: &mut Rig) -> Result<(), Violation> {
             ensure!(completion.result.is_ok(), "tag {} failed: {:?}", completion.tag.0, completion.result);
             let offset = rig.below(SPAN_BYTES / block) * block;
             let op = if left % 3 == 0 { Op::Write } else { Op::Read };
-            rig.submit(completion.tag.0, op, PLAIN, (offset, block), completion.payload)?;
+            let payload = match completion.payload {
+                payload if payload.len_bytes() as u64 == block => payload,
+                // That of a flush or of a vector.
+                _ => rig.block(block as usize)?,
+            };
+            rig.submit(completion.tag.0, op, PLAIN, (offset, block), payload)?;
             left = left.saturating_sub(1);
         }
     }

@@ -53,6 +53,7 @@ type Check = fn(&mut rig::Rig) -> Result<(), Violation>;
 const CHECKS: &[(&str, Check)] = &[
     ("data written is read back across tags", data::read_back),
     ("scattered memory is gathered in order", data::vectors),
+    ("the longest transfer", data::long),
     ("durable writes and flushes", data::durable),
     ("write zeroes", data::write_zeroes),
     ("discard", data::discard),

@@ -63,6 +63,7 @@ pub(super) use ensure;
 struct QueuePoller {
     queue: RefCell<Box<dyn LeafQueue>>,
     out: RefCell<Vec<LeafCompletion>>,
+    tags: usize,
     grown: Cell<bool>,
 }
 
@@ -76,7 +77,9 @@ impl Poller for QueuePoller {
         let out = &mut *self.out.borrow_mut();
         let (len, capacity) = (out.len(), out.capacity());
         self.queue.borrow_mut().reap(out);
-        if out.capacity() != capacity {
+        // An empty one with room for every tag may be exchanged for another such.
+        let exchanged = len == 0 && capacity.min(out.capacity()) >= self.tags;
+        if out.capacity() != capacity && !exchanged {
             self.grown.set(true);
         }
         out.len() > len
@@ -153,6 +156,7 @@ impl Rig {
         let poller = Rc::new(QueuePoller {
             queue: RefCell::new(queue),
             out: RefCell::new(Vec::with_capacity(room)),
+            tags: self.tags as usize,
             grown: Cell::new(false),
         });
         self.id = Some(self.ctx.add_poller(Rc::clone(&poller) as Rc<dyn Poller>));
@@ -229,6 +233,12 @@ impl Rig {
     ) -> Result<(), Violation> {
         let place = &mut self.busy[tag as usize];
         ensure!(place.is_none(), "tag {tag} is in use");
+        let carried = payload.len_bytes() as u64;
+        ensure!(
+            carried == at.1 || !matches!(op, Op::Read | Op::Write),
+            "{op:?} of {} bytes with memory for {carried}",
+            at.1
+        );
         *place = Some(InFlight { segments: segments(&payload) });
         let command = LeafCommand { op, flags, offset: at.0, bytes: at.1, payload };
         let refused = self.with_queue(|queue| queue.submit(Tag(tag), command))?.is_err();

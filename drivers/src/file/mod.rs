@@ -1,9 +1,9 @@
 //! The `file` driver: regular files and block devices through io_uring.
 //!
 //! [`FileDriver::open`] opens, locks and probes; each lane then has a queue of its own on the lane's ring. The way of a
-//! read: [`queue`] takes the command, [`slots`] keeps its memory, [`ring`] makes the kernel's entry; the completion comes
-//! back to [`slots`], which ends it, continues it where it was short, or, for everything but reads and writes, asks
-//! [`steps`] for the next way to try.
+//! read: `queue` takes the command, `slots` keeps its memory, `ring` makes the kernel's entry; the completion comes
+//! back to `slots`, which ends it, continues it where it was short, or, for everything but reads and writes, asks
+//! `steps` for the next way to try.
 //!
 //! Needs Linux 5.11 (the event loop's ring). Newer kernels add: alignments told by `statx` (6.1), discards on
 //! block devices through the ring (6.12).
@@ -81,7 +81,10 @@ impl FileDriver {
         }
         let fd = open_fd(options)
             .map_err(|err| probe::explain_open(&filename, &err, direct, options.read_only))?;
-        let found = probe::probe(fd.as_fd(), &filename, direct)?;
+        let mut found = probe::probe(fd.as_fd(), &filename, direct)?;
+        if options.iopoll {
+            found.restrict_to_polling();
+        }
         if found.read_only && !options.read_only {
             return Err(refuse(
                 "the device is set read-only (see blockdev --setrw); open it with read-only=on",

@@ -21,6 +21,8 @@ const MAX_IOV: u32 = 1024;
 const CAREFUL_ALIGNMENT: u32 = 4096;
 /// Alignments that the trial reads try, the smallest first.
 const TRIAL_ALIGNMENTS: [u32; 4] = [512, 1024, 2048, 4096];
+/// The smallest page of any machine that Linux runs on.
+const SMALLEST_PAGE_BYTES: u64 = 4096;
 /// `STATX_DIOALIGN` (`statx(2)`), which `rustix` does not name.
 const STATX_DIOALIGN: StatxFlags = StatxFlags::from_bits_retain(0x2000);
 
@@ -56,6 +58,28 @@ pub struct Probe {
     pub discard: bool,
     /// Whether it is a block device that is set read-only.
     pub read_only: bool,
+    /// The largest request that the device below takes as one, in bytes, however its memory is scattered.
+    hw_bytes: Option<u64>,
+}
+
+/// The largest polled request where the device's limit is not known, in bytes.
+const CAREFUL_POLLED_BYTES: u64 = 64 << 10;
+
+impl Probe {
+    /// Limits for polling. A polled request may not wait, and so may not be split; Linux 6.1 tries one that would have to
+    /// be (too long, or a vector with gaps between its pages) again for ever.
+    pub fn restrict_to_polling(&mut self) {
+        let limits = &mut self.limits;
+        let unit = u64::from(limits.request_alignment);
+        let most =
+            self.hw_bytes.unwrap_or(CAREFUL_POLLED_BYTES).min(MAX_REQUEST_BYTES).max(unit) / unit * unit;
+        // Both are at most `MAX_REQUEST_BYTES`, which fits.
+        limits.max_transfer = most as u32;
+        limits.max_iov = 1;
+        if limits.opt_transfer != 0 && !limits.max_transfer.is_multiple_of(limits.opt_transfer) {
+            limits.opt_transfer = 0;
+        }
+    }
 }
 
 /// Probes the open file `fd`, which was opened with `O_DIRECT` if `direct`. `filename` is for messages.
@@ -81,6 +105,7 @@ pub fn probe(fd: BorrowedFd<'_>, filename: &str, direct: bool) -> Result<Probe, 
         logical_block_bytes: 1,
         discard: true,
         read_only: kind == FileKind::Block && queue.read_only == Some(true),
+        hw_bytes: unsplit_bytes(&queue),
     };
     if kind == FileKind::Block {
         let logical = rustix::fs::ioctl_blksszget(fd).ok().and_then(valid_alignment).unwrap_or(512);
@@ -92,12 +117,22 @@ pub fn probe(fd: BorrowedFd<'_>, filename: &str, direct: bool) -> Result<Probe, 
     Ok(found)
 }
 
+/// How long a request may be to reach the device as one: each page may be a segment of its own, and a request that
+/// starts within a page has one page more.
+fn unsplit_bytes(queue: &DeviceQueue) -> Option<u64> {
+    let by_segments = queue.max_segments?.saturating_sub(1).max(1).saturating_mul(SMALLEST_PAGE_BYTES);
+    Some(queue.max_bytes?.min(by_segments))
+}
+
 /// Limits that only block devices have. `logical` and `physical` are powers of two.
 fn device_limits(queue: &DeviceQueue, logical: u32, physical: u32, limits: &mut BlockLimits) {
     let unit = u64::from(limits.request_alignment.max(logical));
     let multiple_of_unit = |value: Option<u64>| value.filter(|v| *v > 0 && v % unit == 0);
-    // What a device prefers is its stripe or, failing that, what it writes without reading first.
-    let preferred = multiple_of_unit(queue.optimal_io_size).or(multiple_of_unit(Some(physical.into())));
+    // What a device prefers is its stripe or, failing that, what it writes without reading first, if that is more than a
+    // block.
+    let whole = u64::from(physical).max(unit);
+    let preferred =
+        multiple_of_unit(queue.optimal_io_size).or(multiple_of_unit((whole > unit).then_some(whole)));
     limits.opt_transfer = preferred.and_then(|v| u32::try_from(v).ok()).unwrap_or(0);
     limits.max_hw_transfer = queue.max_bytes.map_or(0, |max| max.min(MAX_REQUEST_BYTES) / unit * unit);
     limits.max_hw_iov = queue.max_segments.and_then(|v| u32::try_from(v).ok()).unwrap_or(0);
@@ -238,4 +273,57 @@ pub fn explain_open(filename: &str, err: &io::Error, direct: bool, read_only: bo
         _ => "",
     };
     BlockError::Open { filename: filename.to_owned(), reason: format!("{err}{hint}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn polled_requests_are_never_split() {
+        let queue =
+            DeviceQueue { max_bytes: Some(512 << 10), max_segments: Some(127), ..DeviceQueue::default() };
+        let mut probe = Probe {
+            kind: FileKind::Block,
+            limits: BlockLimits { request_alignment: 512, opt_transfer: 4096, ..BlockLimits::default() },
+            logical_block_bytes: 512,
+            discard: true,
+            read_only: false,
+            hw_bytes: unsplit_bytes(&queue),
+        };
+        probe.restrict_to_polling();
+        assert_eq!((probe.limits.max_transfer, probe.limits.max_iov), (126 * 4096, 1));
+        probe.limits.validate().unwrap();
+        for unknown in
+            [DeviceQueue::default(), DeviceQueue { max_bytes: Some(1), max_segments: Some(1), ..queue }]
+        {
+            probe.limits.opt_transfer = 12288;
+            probe.hw_bytes = unsplit_bytes(&unknown);
+            probe.restrict_to_polling();
+            assert!(probe.limits.max_transfer >= 512, "{unknown:?}");
+            probe.limits.validate().unwrap();
+        }
+    }
+
+    #[test]
+    fn a_devices_odd_values_give_limits_that_hold_together() {
+        let odd = [None, Some(0), Some(1), Some(511), Some(512), Some(4096), Some(12288), Some(u64::MAX)];
+        for value in odd {
+            for (logical, physical) in [(512, 512), (512, 4096), (4096, 4096), (4096, 512)] {
+                let queue = DeviceQueue {
+                    optimal_io_size: value,
+                    max_bytes: value,
+                    max_segments: value,
+                    discard_granularity: value,
+                    discard_max_bytes: value,
+                    write_zeroes_max_bytes: value,
+                    ..DeviceQueue::default()
+                };
+                let mut limits = BlockLimits { request_alignment: 1, ..BlockLimits::default() };
+                device_limits(&queue, logical, physical, &mut limits);
+                assert_eq!(limits.validate(), Ok(()), "{queue:?} {logical} {physical}");
+                assert_eq!(limits.pwrite_zeroes_alignment, logical);
+            }
+        }
+    }
 }

@@ -20,6 +20,7 @@ use super::OpenFile;
 use super::fixed::{Piece, pieces};
 use super::ring::{KernelEnd, discard_call, ring_abilities};
 use super::slots::Slots;
+use crate::done::hand_over;
 
 /// Most commands of one queue. It bounds the table of slots; a ring that has less room takes them in turns.
 const MAX_TAGS: u32 = 1 << 20;
@@ -218,15 +219,8 @@ impl LeafQueue for FileQueue {
         if self.own_ring {
             self.kernel.ring().reap();
         }
-        let done = &mut self.kernel.slots().table.borrow_mut().done;
-        let room = out.capacity() - out.len();
-        if out.is_empty() && done.capacity() >= out.capacity() {
-            std::mem::swap(out, done);
-        } else if done.len() <= room {
-            out.append(done);
-        } else {
-            out.extend(done.drain(..room));
-        }
+        let table = &mut *self.kernel.slots().table.borrow_mut();
+        hand_over(&mut table.done, out, table.slots.len());
     }
 
     fn register_buf(&mut self, region: &MemRegion) -> Result<(), BlockError> {

@@ -154,9 +154,9 @@ impl KernelEnd {
             return Ok(());
         };
         let piece = Piece { start: buf.addr(), len: buf.len() };
-        let dsync = self.durable.of(command.op, command.flags);
-        let entry = one_entry(&self.transfers, command.op, piece, command.offset, dsync, &table.fixed);
-        slot.start_transfer(command.op, command.flags, command.offset, command.payload);
+        let (op, flags, offset) = (command.op, command.flags, command.offset);
+        slot.start_transfer(op, flags, offset, command.payload);
+        let entry = one_entry(&self.transfers, op, piece, offset, self.durable.of(op, flags), &table.fixed);
         // SAFETY: the entry refers to the one buffer of the payload, which the slot owns from now on.
         unsafe { self.transfers.push(tag.0, entry) };
         Ok(())
@@ -279,7 +279,9 @@ fn first(slots: &Slots, slot: &Slot) -> Next {
     match slot.op {
         Op::Discard | Op::WriteZeroes if slot.left == 0 => Next::Done(Ok(())),
         // The kernel zeroes whole blocks of a device only.
-        Op::WriteZeroes if (slot.offset | slot.left) % block != 0 => Next::Done(Err(Errno::ENOTSUP.into())),
+        Op::WriteZeroes if !(slot.offset | slot.left).is_multiple_of(block) => {
+            Next::Done(Err(Errno::ENOTSUP.into()))
+        }
         op => file.rules.first(op, slot.flags),
     }
 }

@@ -289,34 +289,68 @@ fn a_queue_needs_a_sensible_depth() {
     }
 }
 
+#[allow(clippy::print_stdout)] // The line is for whoever runs the tests.
+fn skip() {
+    println!("SKIPPED: loop device: losetup failed");
+}
+
+/// A loop device over a file of 7s, opened for discards by system call; detached by the returned guard.
+fn open_loop_without_command(file: &Path) -> Option<(FileDriver, Detach)> {
+    let output = std::process::Command::new("losetup").args(["--find", "--show"]).arg(file).output();
+    let Some(output) = output.ok().filter(|output| output.status.success()) else {
+        skip();
+        return None;
+    };
+    let detach = Detach(String::from_utf8_lossy(&output.stdout).trim().to_owned());
+    let driver = FileDriver::open(&FileOptions::new(&detach.0).discard(DiscardMode::Unmap)).unwrap();
+    driver.file.rules.abilities.discard_command.store(false, Ordering::Relaxed);
+    Some((driver, detach))
+}
+
+/// Detaches a loop device.
+struct Detach(String);
+
+impl Drop for Detach {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("losetup").args(["--detach", &self.0]).status();
+    }
+}
+
 /// Without the ring's discard command a helper thread discards by a system call; where that fails too, ENOTSUP.
 #[test]
 fn a_device_is_discarded_by_a_call_where_the_ring_cannot() {
-    let (driver, file) = open(1 << 20, CacheMode::Writeback);
-    drop(driver);
-    let output = std::process::Command::new("losetup").args(["--find", "--show"]).arg(file.path()).output();
-    let Some(output) = output.ok().filter(|output| output.status.success()) else {
-        println!("SKIPPED: loop device: losetup failed");
-        return;
-    };
-    let path = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-    let driver = FileDriver::open(&FileOptions::new(&path).discard(DiscardMode::Unmap)).unwrap();
-    let abilities = &driver.file.rules.abilities;
-    abilities.discard_command.store(false, Ordering::Relaxed);
+    let (_, file) = open(1 << 20, CacheMode::Writeback);
+    let Some((driver, _detach)) = open_loop_without_command(file.path()) else { return };
     let mut bench = Bench::new(&driver);
-    let result = bench.one(Op::Discard, PLAIN, (4096, 8192), Payload::None).0;
+    assert_eq!(bench.one(Op::Discard, PLAIN, (4096, 8192), Payload::None).0, Ok(()));
     let (_, got) = bench.read(0, payload(16384));
-    abilities.discard_call.store(false, Ordering::Relaxed);
-    let refused = bench.one(Op::Discard, PLAIN, (4096, 8192), Payload::None).0;
-    drop(bench);
-    drop(driver);
-    let detached = std::process::Command::new("losetup").args(["--detach", &path]).status();
-    assert!(detached.unwrap().success());
-    assert_eq!(result, Ok(()));
     assert!(
         got[4096..12288].iter().all(|byte| *byte == 0),
         "a loop device's discarded blocks read as zeroes"
     );
     assert!(got[..4096].iter().chain(&got[12288..]).all(|byte| *byte == 7));
+    driver.file.rules.abilities.discard_call.store(false, Ordering::Relaxed);
+    let refused = bench.one(Op::Discard, PLAIN, (4096, 8192), Payload::None).0;
     assert_eq!(errno(refused), Some(Errno::ENOTSUP));
+}
+
+/// A queue that is dropped waits for the call of a helper thread, which would otherwise discard what is written after.
+#[test]
+fn a_discard_by_a_call_is_over_when_its_queue_is_gone() {
+    let (_, file) = open(8 << 20, CacheMode::Writeback);
+    let Some((driver, _detach)) = open_loop_without_command(file.path()) else { return };
+    for _ in 0..20 {
+        let mut bench = Bench::new(&driver);
+        let discard =
+            LeafCommand { op: Op::Discard, flags: PLAIN, offset: 0, bytes: 8 << 20, payload: Payload::None };
+        bench.queue.submit(Tag(0), discard).unwrap();
+        bench.queue.commit();
+        let Bench { queue, ctx } = bench;
+        drop(queue);
+        let mut bench = Bench { queue: driver.open_queue(&ctx, 4).unwrap(), ctx };
+        let mut ones = payload(4096);
+        ones.fill(0, 4096, 1).unwrap();
+        assert_eq!(bench.one(Op::Write, PLAIN, (4 << 20, 4096), ones).0, Ok(()));
+        assert_eq!(bench.read(4 << 20, payload(4096)).1, [1; 4096]);
+    }
 }

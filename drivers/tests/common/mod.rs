@@ -1,6 +1,7 @@
 //! What the tests of several files share: scratch files and loop devices.
 #![allow(dead_code)] // Each test binary uses a part.
 
+use std::fmt;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -13,6 +14,12 @@ use corelane_engine::block::{
     BlockDriver, IoResult, LeafCommand, LeafCompletion, LeafQueue, Op, ReqFlags, Tag,
 };
 use tempfile::TempDir;
+
+/// Says that a test, or a part of it, is skipped, in the words that `tests/run` knows.
+#[allow(clippy::print_stdout)] // The line is for whoever runs the tests.
+pub fn skip(lack: &str, reason: impl fmt::Display) {
+    println!("SKIPPED: {lack}: {reason}");
+}
 
 /// A folder on an ordinary file system: `CORELANE_SCRATCH`, or the target folder, as the temporary one may be in memory.
 pub fn scratch_dir() -> TempDir {
@@ -43,7 +50,7 @@ pub fn full_file(dir: &TempDir, name: &str, length: usize) -> PathBuf {
 pub fn have(program: &str) -> bool {
     let found = Command::new(program).arg("--version").output().is_ok();
     if !found {
-        println!("SKIPPED: {program}: it is not installed");
+        skip(program, "it is not installed");
     }
     found
 }
@@ -53,7 +60,7 @@ pub fn open_or_skip(options: &FileOptions) -> Option<FileDriver> {
     match FileDriver::open(options) {
         Ok(driver) => Some(driver),
         Err(error) if error.to_string().contains("O_DIRECT") => {
-            println!("SKIPPED: direct I/O: {error}");
+            skip("direct I/O", error);
             None
         }
         Err(error) => panic!("{error}"),
@@ -78,11 +85,11 @@ impl LoopDevice {
                 Some(LoopDevice { path: PathBuf::from(name.trim()) })
             }
             Ok(output) => {
-                println!("SKIPPED: loop device: {}", String::from_utf8_lossy(&output.stderr).trim());
+                skip("loop device", String::from_utf8_lossy(&output.stderr).trim());
                 None
             }
             Err(err) => {
-                println!("SKIPPED: loop device: {err}");
+                skip("loop device", format_args!("losetup: {err}"));
                 None
             }
         }

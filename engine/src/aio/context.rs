@@ -4,27 +4,27 @@
 //! all of it may use the context. The one thing they may not do is turn it: a turn within a turn would run a task
 //! inside another.
 
+mod work;
+
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::future::Future;
-use std::os::fd::BorrowedFd;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use super::bh::{BhHeader, BottomHalf, Callback};
+use super::bh::{BhHeader, Callback};
 use super::current::{self, Entered};
-use super::fd::{FdReady, FdSource, Interest};
+use super::fd::FdSource;
 use super::handle::AioHandle;
-use super::idle::Idle;
-use super::offload::{Offload, offload};
-use super::poller::{Poller, PollerId, Pollers, Readiness};
+use super::idle::{AtOnce, Idle};
+use super::poller::{Pollers, Readiness};
 use super::ring::Ring;
 use super::shared::{LaneId, Remote, Shared};
-use super::task::{JoinHandle, TaskHeader, TaskId, Tasks, joinable};
-use super::timer::{Expiry, Sleep, TimerId, Timers};
+use super::task::{TaskHeader, TaskId, Tasks};
+use super::timer::Timers;
 use super::wake::WakeSource;
 use super::{AioConfig, AioError};
 
@@ -69,6 +69,7 @@ struct Inner {
     turns_without_clock: Cell<u8>,
     bottom_halves: RefCell<Vec<Option<Rc<Callback>>>>,
     idle: Idle,
+    at_once: AtOnce,
     wake: WakeSource,
     fds: FdSource,
     turning: Cell<bool>,
@@ -104,6 +105,7 @@ impl AioContext {
             turns_without_clock: Cell::new(0),
             bottom_halves: RefCell::default(),
             idle: Idle::new(config.poll),
+            at_once: AtOnce::new(),
             wake,
             fds,
             turning: Cell::new(false),
@@ -156,123 +158,6 @@ impl AioContext {
     #[must_use]
     pub fn poll_ns(&self) -> u64 {
         self.0.idle.poll_ns()
-    }
-}
-
-/// Tasks, bottom halves, timers, pollers.
-impl AioContext {
-    /// Runs a future in this lane. It is first polled in the next turn, or later in this one.
-    pub fn spawn<T: 'static>(&self, future: impl Future<Output = T> + 'static) -> JoinHandle<T> {
-        let (handle, body) = joinable(future);
-        self.start(body);
-        handle
-    }
-
-    /// Runs a future that another thread awaits: the lane does not end before it does.
-    pub(super) fn spawn_awaited(&self, future: impl Future<Output = ()> + 'static) {
-        let context = self.clone();
-        self.0.awaited.set(self.0.awaited.get() + 1);
-        self.start(Box::pin(async move {
-            future.await;
-            context.0.awaited.set(context.0.awaited.get() - 1);
-        }));
-    }
-
-    fn start(&self, body: Pin<Box<dyn Future<Output = ()>>>) {
-        let id = self.0.tasks.borrow_mut().add(body, &self.0.shared);
-        self.0.ready.borrow_mut().push_back(Work::Task(id));
-    }
-
-    /// How many tasks there are that are not done.
-    #[must_use]
-    pub fn task_count(&self) -> usize {
-        self.0.tasks.borrow().len()
-    }
-
-    /// Queues a task of this context, from this thread.
-    #[inline]
-    pub(super) fn wake_task(&self, id: TaskId) {
-        if id == TaskId::MAIN {
-            self.0.main_woken.set(true);
-        } else if self.0.tasks.borrow_mut().queue(id) {
-            self.0.ready.borrow_mut().push_back(Work::Task(id));
-        }
-    }
-
-    /// Makes a bottom half: a callback that can be scheduled again and again, from any thread.
-    pub fn new_bh(&self, callback: impl Fn() + 'static) -> BottomHalf {
-        let mut table = self.0.bottom_halves.borrow_mut();
-        let index = table.iter().position(Option::is_none).unwrap_or_else(|| {
-            table.push(None);
-            table.len() - 1
-        });
-        let header = BhHeader::new(index, Arc::clone(&self.0.shared));
-        let callback = Rc::new(Callback { header, call: Box::new(callback), alive: Cell::new(true) });
-        table[index] = Some(Rc::clone(&callback));
-        drop(table);
-        BottomHalf::new(self.clone(), callback)
-    }
-
-    pub(super) fn push_bh(&self, callback: &Rc<Callback>) {
-        self.0.ready.borrow_mut().push_back(Work::BottomHalf(Rc::clone(callback)));
-    }
-
-    pub(super) fn remove_bh(&self, index: usize) {
-        let removed = self.0.bottom_halves.borrow_mut().get_mut(index).and_then(Option::take);
-        drop(removed);
-    }
-
-    /// Runs a closure once, in the next pass over the ready queue.
-    pub fn schedule_bh(&self, callback: impl FnOnce() + 'static) {
-        self.0.ready.borrow_mut().push_back(Work::Once(Box::new(callback)));
-    }
-
-    /// Completes after `duration`.
-    pub fn sleep(&self, duration: Duration) -> Sleep {
-        let now = Instant::now();
-        // A time that the clock cannot tell is for ever; thirty years come close.
-        let deadline = now.checked_add(duration).unwrap_or(now + Duration::from_secs(1 << 30));
-        self.sleep_until(deadline)
-    }
-
-    /// Completes when `deadline` is past.
-    pub fn sleep_until(&self, deadline: Instant) -> Sleep {
-        Sleep::new(self.clone(), deadline)
-    }
-
-    /// Runs a closure when `deadline` is past. It runs in the lane's turn, not before the work that is ready then.
-    pub fn add_timer(&self, deadline: Instant, callback: impl FnOnce() + 'static) -> TimerId {
-        self.0.timers.add(deadline, Expiry::Call(Box::new(callback)))
-    }
-
-    /// Cancels a timer. False if it has expired or was cancelled before.
-    pub fn cancel_timer(&self, timer: TimerId) -> bool {
-        self.0.timers.remove(timer).is_some()
-    }
-
-    /// Completes when a descriptor has one of the events, with those that it has. Any descriptor that `poll(2)` takes:
-    /// eventfds, sockets, pipes. The kernel looks once; ask again for more.
-    pub fn readiness<'fd>(&self, fd: BorrowedFd<'fd>, interest: Interest) -> FdReady<'fd> {
-        FdReady::new(self.clone(), fd, interest)
-    }
-
-    /// Runs an operation that may block on a helper thread, as [`offload`](super::offload()) does.
-    pub fn offload<T, F>(&self, operation: F) -> Offload<T>
-    where
-        T: Send + 'static,
-        F: FnOnce() -> T + Send + 'static,
-    {
-        offload(operation)
-    }
-
-    /// Has a poller asked in every turn. One that is added or removed during a turn counts from the next one on.
-    pub fn add_poller(&self, poller: Rc<dyn Poller>) -> PollerId {
-        self.0.pollers.add(poller)
-    }
-
-    /// Asks a poller no more.
-    pub fn remove_poller(&self, id: PollerId) {
-        self.0.pollers.remove(id);
     }
 }
 
@@ -348,12 +233,18 @@ impl AioContext {
             Park::IfIdle => !ran,
             Park::IfNothingReady => !inner.main_woken.get(),
         };
-        if may_park && !notified && readiness == Readiness::Idle && self.is_drained() {
+        let may_park =
+            may_park && !notified && readiness == Readiness::Idle && inner.ready.borrow().is_empty();
+        let guess = may_park && inner.ring.pending() > 0 && inner.at_once.guess();
+        if may_park && !guess && !inner.ring.has_completions() {
             self.wait();
         } else {
             self.check(inner.ring.submit());
         }
         let mut happened = inner.ring.reap() > 0;
+        if guess {
+            inner.at_once.learn(happened);
+        }
         happened |= pollers.reap();
         happened |= ran | notified;
         if !inner.timers.is_empty() {
@@ -364,12 +255,6 @@ impl AioContext {
         }
         inner.turning.set(false);
         happened
-    }
-
-    /// Whether there is nothing to do right now.
-    #[inline]
-    fn is_drained(&self) -> bool {
-        self.0.ready.borrow().is_empty() && !self.0.ring.has_completions()
     }
 
     /// Submits, and sleeps until something happens if that is right. One enter.
@@ -383,7 +268,9 @@ impl AioContext {
         }
         inner.wake.arm(&inner.ring, &inner.shared);
         if inner.shared.signal.try_sleep() {
-            self.check(inner.ring.submit_and_wait(1, timeout));
+            // What only waits to be woken is no I/O, and a sleep for it should not be accounted as waiting for I/O.
+            let quiet = inner.ring.in_flight() <= 1 + inner.fds.in_flight();
+            self.check(inner.ring.sleep(timeout, quiet));
             inner.shared.signal.wake();
         } else {
             self.check(inner.ring.submit());
@@ -486,8 +373,10 @@ impl AioContext {
         let inner = &*self.0;
         inner.shared.close();
         while inner.shared.take_mail().is_some() {}
-        while let Some(body) = { inner.tasks.borrow_mut().take_any() } {
-            drop(body);
+        // A task's destructor may spawn another.
+        while self.task_count() > 0 {
+            let bodies = inner.tasks.borrow_mut().take_all();
+            drop(bodies);
         }
         let ready = std::mem::take(&mut *inner.ready.borrow_mut());
         drop(ready);

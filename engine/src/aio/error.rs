@@ -125,3 +125,30 @@ fn explain_disabled(sysctl: &Option<u32>, source: &io::Error) -> String {
         None => "kernel.io_uring_disabled does not exist here, so a seccomp filter forbids it".into(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::io::Errno;
+
+    fn text(sysctl: Option<u32>, errno: Errno) -> String {
+        AioError::Disabled { sysctl, source: errno.into() }.to_string()
+    }
+
+    #[test]
+    fn a_disabled_io_uring_names_the_sysctl_its_value_and_the_command() {
+        for value in [1, 2] {
+            let text = text(Some(value), Errno::PERM);
+            assert!(text.contains(&format!("kernel.io_uring_disabled = {value}")), "{text}");
+            assert!(text.contains("sysctl -w kernel.io_uring_disabled=0"), "{text}");
+            assert_eq!(text.contains("io_uring_group"), value == 1, "a group helps only with 1: {text}");
+        }
+    }
+
+    #[test]
+    fn a_filter_is_told_from_the_sysctl_and_from_an_old_kernel() {
+        assert!(text(Some(0), Errno::PERM).contains("kernel.io_uring_disabled = 0, so a seccomp filter"));
+        assert!(text(None, Errno::PERM).contains("a seccomp filter forbids it"));
+        assert!(text(None, Errno::NOSYS).contains("Linux 5.11 or newer is needed"));
+    }
+}

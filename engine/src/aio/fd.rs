@@ -1,6 +1,6 @@
 //! Readiness of descriptors: eventfds, sockets, pipes, through `POLL_ADD` on the lane's ring.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -43,18 +43,23 @@ enum Slot {
 
 /// The polls in flight.
 #[derive(Default)]
-struct Polls(RefCell<Vec<Slot>>);
+struct Polls {
+    slots: RefCell<Vec<Slot>>,
+    /// How many of them are.
+    count: Cell<u32>,
+}
 
 impl CqeSink for Polls {
     fn complete(&self, key: u64, result: i32, _flags: u32) {
         if key & CANCEL != 0 {
             return;
         }
-        let mut slots = self.0.borrow_mut();
+        let mut slots = self.slots.borrow_mut();
         let Some(slot) = slots.get_mut(key as usize) else { return };
         let next = if matches!(slot, Slot::Orphan) { Slot::Free } else { Slot::Done(result) };
         let before = std::mem::replace(slot, next);
         drop(slots);
+        self.count.set(self.count.get() - 1);
         if let Slot::Waiting(waker) = before {
             waker.wake();
         }
@@ -63,7 +68,8 @@ impl CqeSink for Polls {
 
 impl Polls {
     fn start(&self, waker: Waker) -> usize {
-        let mut slots = self.0.borrow_mut();
+        self.count.set(self.count.get() + 1);
+        let mut slots = self.slots.borrow_mut();
         let slot = Slot::Waiting(waker);
         if let Some(free) = slots.iter().position(|slot| matches!(slot, Slot::Free)) {
             slots[free] = slot;
@@ -75,7 +81,7 @@ impl Polls {
 
     /// The result, if it is there. The waker replaces the one before if not.
     fn take(&self, index: usize, waker: &Waker) -> Option<i32> {
-        let mut slots = self.0.borrow_mut();
+        let mut slots = self.slots.borrow_mut();
         match slots.get_mut(index)? {
             Slot::Done(result) => {
                 let result = *result;
@@ -92,7 +98,7 @@ impl Polls {
 
     /// Gives a slot up. True if its poll is to be cancelled.
     fn give_up(&self, index: usize) -> bool {
-        let mut slots = self.0.borrow_mut();
+        let mut slots = self.slots.borrow_mut();
         let Some(slot) = slots.get_mut(index) else { return false };
         let in_flight = matches!(slot, Slot::Waiting(_));
         let before = std::mem::replace(slot, if in_flight { Slot::Orphan } else { Slot::Free });
@@ -101,8 +107,8 @@ impl Polls {
         in_flight
     }
 
-    fn in_flight(&self) -> Vec<u64> {
-        let slots = self.0.borrow();
+    fn keys_in_flight(&self) -> Vec<u64> {
+        let slots = self.slots.borrow();
         let flying =
             slots.iter().enumerate().filter(|(_, slot)| matches!(slot, Slot::Waiting(_) | Slot::Orphan));
         flying.map(|(index, _)| index as u64).collect()
@@ -122,12 +128,18 @@ impl FdSource {
         Self { polls, sink }
     }
 
+    /// How many polls are in flight.
+    #[inline]
+    pub fn in_flight(&self) -> u32 {
+        self.polls.count.get()
+    }
+
     /// Cancels what is in flight and waits for it. Futures that are left get ECANCELED.
     pub fn finish(&self, ring: &Ring) {
-        for key in self.polls.in_flight() {
+        for key in self.polls.keys_in_flight() {
             ring.push_plain(self.sink, key | CANCEL, PlainOp::Cancel(self.sink, key));
         }
-        while !self.polls.in_flight().is_empty() {
+        while self.in_flight() > 0 {
             if let Err(error) = ring.submit_and_wait(1, None) {
                 tracing::error!(%error, "polls of descriptors could not be cancelled");
                 break;

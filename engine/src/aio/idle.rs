@@ -1,4 +1,4 @@
-//! Adaptive polling: how long an idle lane looks again before it sleeps, by QEMU's rule.
+//! What a lane does about waiting: adaptive polling, by QEMU's rule, and the guess whether there is anything to wait for.
 
 use std::cell::Cell;
 use std::time::Instant;
@@ -82,9 +82,64 @@ fn nanos_between(from: Instant, to: Instant) -> u64 {
     u64::try_from(to.saturating_duration_since(from).as_nanos()).unwrap_or(u64::MAX)
 }
 
+/// Guesses whether what is submitted now completes within the system call that submits it, as reads from the page cache
+/// do. Then not to wait in that call saves the kernel the way to sleep and the lane the announcement of it; where the
+/// guess is wrong, a second call waits. Each wrong one doubles the number of waits until the next try.
+pub(super) struct AtOnce {
+    waits_to_skip: Cell<u16>,
+    price: Cell<u16>,
+}
+
+impl AtOnce {
+    const LEAST: u16 = 16;
+    const MOST: u16 = 4096;
+
+    pub fn new() -> Self {
+        Self { waits_to_skip: Cell::new(0), price: Cell::new(Self::LEAST) }
+    }
+
+    /// Whether to submit without waiting. Counts one wait.
+    #[inline]
+    pub fn guess(&self) -> bool {
+        let skip = self.waits_to_skip.get();
+        self.waits_to_skip.set(skip.saturating_sub(1));
+        skip == 0
+    }
+
+    /// Whether the guess was right.
+    #[inline]
+    pub fn learn(&self, right: bool) {
+        let price = self.price.get();
+        if right {
+            self.price.set(Self::LEAST);
+        } else {
+            self.waits_to_skip.set(price);
+            self.price.set(price.saturating_mul(2).min(Self::MOST));
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn wrong_guesses_become_rare_and_a_right_one_is_trusted() {
+        let at_once = AtOnce::new();
+        let mut wrong = 0;
+        for _ in 0..100_000 {
+            if at_once.guess() {
+                wrong += 1;
+                at_once.learn(false);
+            }
+        }
+        assert!((8..40).contains(&wrong), "{wrong} wrong guesses in 100,000 waits");
+        while !at_once.guess() {}
+        at_once.learn(true);
+        assert!((0..1000).all(|_| at_once.guess()));
+        at_once.learn(false);
+        assert_eq!((0..1000).position(|_| at_once.guess()), Some(16));
+    }
 
     #[test]
     fn starts_at_four_microseconds_and_doubles_to_the_maximum() {

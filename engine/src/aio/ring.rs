@@ -19,7 +19,6 @@ use std::cell::{Cell, RefCell, UnsafeCell};
 use std::collections::VecDeque;
 use std::io;
 use std::mem::ManuallyDrop;
-use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr::NonNull;
 use std::rc::Rc;
 use std::time::Duration;
@@ -42,6 +41,20 @@ const KEY_MASK: u64 = (1 << KEY_BITS) - 1;
 /// `IORING_CQE_F_MORE`: the entry will complete again.
 const CQE_MORE: u32 = 1 << 1;
 
+/// What an enter waits for.
+#[derive(Clone, Copy)]
+struct Until {
+    /// So many completions.
+    want: u32,
+    timeout: Option<Duration>,
+    /// Not to be accounted as waiting for I/O.
+    quiet: bool,
+}
+
+impl Until {
+    const NOW: Self = Self { want: 0, timeout: None, quiet: false };
+}
+
 /// An io_uring and the sinks that its completions go to. Not `Send`.
 ///
 /// An [`AioContext`](super::AioContext) owns one and sleeps in it. A driver may own a further one where it needs
@@ -55,10 +68,11 @@ pub struct Ring {
     in_flight: Cell<u32>,
     enters: Cell<u64>,
     flags: SetupFlags,
+    can_be_quiet: bool,
     sinks: SinkTable,
     backlog: RefCell<VecDeque<squeue::Entry>>,
     tables: RefCell<Tables>,
-    probe: Probe,
+    probe: Box<Probe>,
     /// Where reads of eventfds put their counts, which nobody looks at.
     scratch: NonNull<u64>,
     uring: NonNull<IoUring>,
@@ -72,7 +86,7 @@ impl Ring {
     /// [`AioError::Setup`].
     pub fn new(config: &RingConfig) -> Result<Rc<Self>, AioError> {
         let (uring, mut flags) = config.create()?;
-        let mut probe = Probe::new();
+        let mut probe = Box::new(Probe::new());
         uring
             .submitter()
             .register_probe(&mut probe)
@@ -98,6 +112,7 @@ impl Ring {
             in_flight: Cell::new(0),
             enters: Cell::new(0),
             flags,
+            can_be_quiet: shared.params().is_feature_no_iowait(),
             sinks: SinkTable::default(),
             backlog: RefCell::default(),
             tables: RefCell::new(Tables::new(config)),
@@ -173,7 +188,7 @@ impl Ring {
         if waiting {
             return;
         }
-        if let Err(error) = self.enter(0, None) {
+        if let Err(error) = self.enter(Until::NOW) {
             // Not lost: the entry waits in the backlog, and the lane's own enter meets the same error.
             tracing::warn!(%error, "a full submission queue could not be submitted");
         }
@@ -187,7 +202,7 @@ impl Ring {
             let sq = unsafe { &*self.sq.get() };
             sq.capacity() - sq.len() >= count as usize
         };
-        fits() || (self.enter(0, None).is_ok() && fits())
+        fits() || (self.enter(Until::NOW).is_ok() && fits())
     }
 
     /// Entries pushed and not yet taken by the kernel.
@@ -233,7 +248,7 @@ impl Ring {
         if self.pending() == 0 && !self.needs_kernel() {
             return Ok(0);
         }
-        self.enter(0, None)
+        self.enter(Until::NOW)
     }
 
     /// Sends what was pushed and waits for `want` completions, or until the time is over, in one
@@ -243,43 +258,80 @@ impl Ring {
     /// [`AioError::Enter`] for what a retry does not cure.
     #[inline]
     pub fn submit_and_wait(&self, want: u32, timeout: Option<Duration>) -> Result<usize, AioError> {
-        self.enter(want, timeout)
+        self.enter(Until { want, timeout, quiet: false })
     }
 
-    /// Publishes the tail, refreshes the head, and moves the backlog up. Returns the number of entries to submit and
-    /// whether the backlog is empty.
+    /// [`submit_and_wait`](Self::submit_and_wait) for one completion, for the lane's sleep. A quiet one does not count
+    /// as waiting for I/O, where the kernel can tell (6.15).
     #[inline]
-    fn publish(&self) -> (u32, bool) {
-        // SAFETY: one thread, and the reference ends with this function; `refill` runs no foreign code.
+    pub(super) fn sleep(&self, timeout: Option<Duration>, quiet: bool) -> Result<usize, AioError> {
+        self.enter(Until { want: 1, timeout, quiet: quiet && self.can_be_quiet })
+    }
+
+    /// Publishes the tail and refreshes the head. Returns the number of entries to submit.
+    #[inline]
+    fn publish(&self) -> u32 {
+        // SAFETY: one thread, and the reference ends with this function (module invariants).
         let sq = unsafe { &mut *self.sq.get() };
         sq.sync();
-        let mut backlog = self.backlog.borrow_mut();
-        let all = backlog.is_empty() || refill(sq, &mut backlog);
-        (sq.len() as u32, all)
+        sq.len() as u32
     }
 
-    /// Enters as often as the backlog asks for: once, unless the queue was too small for what was pushed.
     #[inline]
-    fn enter(&self, want: u32, timeout: Option<Duration>) -> Result<usize, AioError> {
+    fn enter(&self, until: Until) -> Result<usize, AioError> {
+        let to_submit = self.publish();
+        if !self.backlog.borrow().is_empty() {
+            return self.enter_with_backlog(until);
+        }
+        let taken = self.enter_once(to_submit, until);
+        self.publish();
+        taken
+    }
+
+    /// The queue was too small for what was pushed: enters as often as it takes, and waits only in the last one.
+    #[cold]
+    fn enter_with_backlog(&self, until: Until) -> Result<usize, AioError> {
         let mut submitted = 0;
-        let (mut to_submit, mut all) = self.publish();
         loop {
-            let taken = self.enter_once(to_submit, if all { want } else { 0 }, timeout)?;
+            let last = self.refill();
+            if last && until.want == 0 && submitted > 0 {
+                return Ok(submitted);
+            }
+            let taken = self.enter_once(self.publish(), if last { until } else { Until::NOW })?;
             submitted += taken;
-            let waited = all;
-            (to_submit, all) = self.publish();
             // A kernel that takes nothing wants its completions reaped; the submission thread takes in its own time.
-            if waited || taken == 0 || (all && want == 0) || self.flags.contains(SetupFlags::SQPOLL) {
+            if last || taken == 0 || self.flags.contains(SetupFlags::SQPOLL) {
+                self.refill();
                 return Ok(submitted);
             }
         }
     }
 
+    /// Moves entries from the backlog into the queue. True if none is left.
+    fn refill(&self) -> bool {
+        // SAFETY: one thread, and the reference ends with this function, which runs no foreign code.
+        let sq = unsafe { &mut *self.sq.get() };
+        let mut backlog = self.backlog.borrow_mut();
+        sq.sync();
+        while let Some(entry) = backlog.front() {
+            // SAFETY: whoever pushed the entry vouched for it until its completion.
+            if unsafe { sq.push(entry) }.is_err() {
+                break;
+            }
+            backlog.pop_front();
+        }
+        backlog.is_empty()
+    }
+
     /// One enter, if one is needed.
-    fn enter_once(&self, to_submit: u32, want: u32, timeout: Option<Duration>) -> Result<usize, AioError> {
+    fn enter_once(&self, to_submit: u32, until: Until) -> Result<usize, AioError> {
+        let Until { want, timeout, quiet } = until;
         let mut flags = EnterFlags::empty();
         if want > 0 || self.needs_kernel() {
             flags |= EnterFlags::GETEVENTS;
+        }
+        if quiet {
+            flags |= EnterFlags::NO_IOWAIT;
         }
         if self.flags.contains(SetupFlags::SQPOLL) {
             // SAFETY: one thread, and the reference ends with this statement (module invariants).
@@ -337,24 +389,11 @@ impl Ring {
                 sink.complete(cqe.user_data() & KEY_MASK, cqe.result(), cqe.flags());
             }
         }
+        self.sinks.keep(target);
         // SAFETY: one thread, and the reference ends with this statement (module invariants).
         unsafe { (*self.cq.get()).sync() };
         count
     }
-}
-
-/// Moves entries from the backlog into the queue. True if none is left.
-#[cold]
-fn refill(sq: &mut SubmissionQueue<'static>, backlog: &mut VecDeque<squeue::Entry>) -> bool {
-    while let Some(entry) = backlog.front() {
-        // SAFETY: whoever pushed the entry vouched for it until its completion.
-        if unsafe { sq.push(entry) }.is_err() {
-            break;
-        }
-        backlog.pop_front();
-    }
-    sq.sync();
-    backlog.is_empty()
 }
 
 /// Sorts the errors of `io_uring_enter(2)`: those that pass by themselves count as nothing taken.
@@ -377,56 +416,7 @@ impl Ring {
         unsafe { self.push(sink, key, entry) };
     }
 
-    /// Registers a file, so that the kernel need not look its descriptor up each time (`IOSQE_FIXED_FILE`). `None` when
-    /// the table is full or the kernel refuses; I/O by descriptor works then.
-    pub fn register_file(&self, fd: BorrowedFd<'_>) -> Option<FixedFile> {
-        let mut tables = self.tables.borrow_mut();
-        let file = tables.files.take(|size| self.submitter.register_files_sparse(size)).ok()?;
-        match self.submitter.register_files_update(file, &[fd.as_raw_fd()]) {
-            Ok(_) => Some(FixedFile(file)),
-            Err(error) => {
-                tracing::debug!(%error, "a file could not be registered with the ring");
-                tables.files.give_back(file);
-                None
-            }
-        }
-    }
-
-    /// Undoes [`register_file`](Self::register_file). Requests in flight keep the file until they end.
-    pub fn unregister_file(&self, file: FixedFile) {
-        if self.submitter.register_files_update(file.0, &[-1]).is_ok() {
-            self.tables.borrow_mut().files.give_back(file.0);
-        }
-    }
-
-    /// Registers memory for `ReadFixed` and `WriteFixed`, 1 to [`MAX_BUFFER_BYTES`] bytes. The kernel pins its pages
-    /// until [`unregister_buffer`](Self::unregister_buffer), so that a mapping that goes away earlier harms nobody but
-    /// wastes memory.
-    ///
-    /// # Errors
-    /// [`AioError::BadConfig`] for a length out of range, [`AioError::TableFull`], [`AioError::MemLock`], or
-    /// [`AioError::Register`]. Ordinary reads and writes of the memory work all the same.
-    pub fn register_buffer(&self, start: *mut u8, len_bytes: usize) -> Result<u16, AioError> {
-        if len_bytes == 0 || len_bytes > MAX_BUFFER_BYTES {
-            let value = len_bytes as u64;
-            return Err(AioError::BadConfig { field: "buffer length", value, allowed: "1 byte to 1 GiB" });
-        }
-        let mut tables = self.tables.borrow_mut();
-        let index = tables.buffers.take(|size| self.submitter.register_buffers_sparse(size))?;
-        self.set_buffer(index, start, len_bytes).map_err(|source| {
-            tables.buffers.give_back(index);
-            table::explain_buffer(len_bytes, source)
-        })?;
-        Ok(index as u16)
-    }
-
-    /// Undoes [`register_buffer`](Self::register_buffer). Requests in flight keep the pages until they end.
-    pub fn unregister_buffer(&self, index: u16) {
-        if self.set_buffer(index.into(), std::ptr::null_mut(), 0).is_ok() {
-            self.tables.borrow_mut().buffers.give_back(index.into());
-        }
-    }
-
+    /// Fills an entry of the table of buffers, or empties it.
     fn set_buffer(&self, index: u32, start: *mut u8, len_bytes: usize) -> io::Result<()> {
         let buffer = libc::iovec { iov_base: start.cast(), iov_len: len_bytes };
         // SAFETY: the kernel checks that the range is mapped and takes references to its pages, so nothing here

@@ -151,13 +151,10 @@ impl Tasks {
         self.slots.len() - self.free.len()
     }
 
-    /// Takes one task out for good, any one, to be dropped with nothing borrowed.
-    pub fn take_any(&mut self) -> Option<Body> {
-        let index = self.slots.iter().position(|slot| slot.body.is_some())?;
-        let id = TaskId { index: index as u32, generation: self.slots[index].generation };
-        let body = self.take(id);
-        self.remove(id);
-        body
+    /// Takes all tasks out for good, to be dropped with nothing borrowed.
+    pub fn take_all(&mut self) -> Vec<Body> {
+        let slots = std::mem::take(self).slots;
+        slots.into_iter().filter_map(|slot| slot.body).collect()
     }
 }
 

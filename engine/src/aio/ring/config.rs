@@ -125,6 +125,10 @@ impl RingConfig {
         if !flags.contains(F::SINGLE_ISSUER) {
             flags -= F::DEFER_TASKRUN;
         }
+        // A lane that polls enters the kernel only if told that task work waits there.
+        if !flags.contains(F::TASKRUN_FLAG) {
+            flags -= F::COOP_TASKRUN | F::DEFER_TASKRUN;
+        }
         if !flags.intersects(F::COOP_TASKRUN | F::DEFER_TASKRUN) {
             flags -= F::TASKRUN_FLAG;
         }
@@ -217,4 +221,52 @@ fn read_sysctl(path: &str) -> Option<u32> {
 /// The soft limit of RLIMIT_MEMLOCK, as text.
 pub(super) fn memlock_limit() -> String {
     getrlimit(Resource::Memlock).current.map_or_else(|| "unlimited".into(), |bytes| format!("{bytes} bytes"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::SetupFlags as F;
+    use super::*;
+
+    #[test]
+    fn each_step_of_the_ladder_is_one_that_a_kernel_takes() {
+        for allow in 0..=F::all().bits() {
+            for (iopoll, sqpoll_idle_ms) in [(false, None), (true, None), (false, Some(1)), (true, Some(1))] {
+                let allow = F::from_bits_truncate(allow);
+                let config = RingConfig { allow, iopoll, sqpoll_idle_ms, ..RingConfig::default() };
+                let ladder = config.ladder();
+                assert!(!ladder.is_empty());
+                for flags in ladder {
+                    let deferred = flags.intersects(F::DEFER_TASKRUN | F::COOP_TASKRUN);
+                    assert_eq!(deferred, flags.contains(F::TASKRUN_FLAG), "{flags:?}");
+                    assert!(
+                        !flags.contains(F::DEFER_TASKRUN) || flags.contains(F::SINGLE_ISSUER),
+                        "{flags:?}"
+                    );
+                    assert!(!(deferred && flags.contains(F::SQPOLL)), "{flags:?}");
+                    assert_eq!(flags.contains(F::SQPOLL), sqpoll_idle_ms.is_some());
+                    assert_eq!(flags.contains(F::IOPOLL), iopoll);
+                    assert!((allow | F::SQPOLL | F::IOPOLL).contains(flags), "{flags:?} of {allow:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_ladder_ends_without_flags() {
+        assert_eq!(RingConfig::default().ladder().last(), Some(&F::empty()));
+        assert_eq!(RingConfig::default().ladder().len(), 6);
+    }
+
+    #[test]
+    fn what_the_kernel_forbids_is_explained() {
+        let explain =
+            |errno: rustix::io::Errno| RingConfig::default().explain(F::empty(), errno.into()).to_string();
+        let forbidden = explain(rustix::io::Errno::PERM);
+        assert!(forbidden.contains("kernel.io_uring_disabled"), "{forbidden}");
+        let memory = explain(rustix::io::Errno::NOMEM);
+        assert!(memory.contains("RLIMIT_MEMLOCK is ") && memory.contains("ulimit -l"), "{memory}");
+        let files = explain(rustix::io::Errno::MFILE);
+        assert!(files.contains("io_uring_setup with 256 entries"), "{files}");
+    }
 }

@@ -14,16 +14,21 @@ pub trait CqeSink {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct SinkId(pub(super) u16);
 
-/// The sinks by number. `epoch` changes with the table, so that a reaper may keep a sink at hand.
+const EPOCH_STEP: u64 = 1 << 16;
+
+/// The sinks by number. `epoch` changes with the table, so that a reaper may keep a sink at hand. It counts in steps of
+/// 2^16: with a sink's number in the bits below, one comparison tells whether the sink at hand is the right one.
 #[derive(Default)]
 pub(super) struct SinkTable {
     sinks: RefCell<Vec<Option<Rc<dyn CqeSink>>>>,
-    epoch: Cell<u32>,
+    epoch: Cell<u64>,
+    /// Where the last batch ended, for the next one to begin with.
+    cursor: Cell<Cursor>,
 }
 
 impl SinkTable {
     pub fn add(&self, sink: Rc<dyn CqeSink>) -> SinkId {
-        self.epoch.set(self.epoch.get().wrapping_add(1));
+        self.change();
         let mut sinks = self.sinks.borrow_mut();
         if let Some(free) = sinks.iter().position(Option::is_none) {
             sinks[free] = Some(sink);
@@ -36,12 +41,25 @@ impl SinkTable {
 
     /// The sink, for the caller to drop when nothing here is borrowed.
     pub fn remove(&self, id: SinkId) -> Option<Rc<dyn CqeSink>> {
-        self.epoch.set(self.epoch.get().wrapping_add(1));
+        self.change();
         self.sinks.borrow_mut().get_mut(usize::from(id.0)).and_then(Option::take)
     }
 
+    fn change(&self) {
+        self.epoch.set(self.epoch.get() + EPOCH_STEP);
+        self.cursor.take();
+    }
+
+    #[inline]
     pub fn cursor(&self) -> Cursor {
-        Cursor { id: SinkId(0), epoch: self.epoch.get().wrapping_sub(1), sink: None }
+        self.cursor.take()
+    }
+
+    #[inline]
+    pub fn keep(&self, cursor: Cursor) {
+        if cursor.tag & !(EPOCH_STEP - 1) == self.epoch.get() {
+            self.cursor.set(cursor);
+        }
     }
 
     #[cold]
@@ -55,18 +73,25 @@ impl SinkTable {
     }
 }
 
-/// The sink that the last completion went to: in a batch most go to the same.
+/// The sink that the last completion went to: in a batch, and from one to the next, most go to the same.
 pub(super) struct Cursor {
-    id: SinkId,
-    epoch: u32,
+    /// The epoch and the sink's number; all ones if there is none.
+    tag: u64,
     sink: Option<Rc<dyn CqeSink>>,
+}
+
+impl Default for Cursor {
+    fn default() -> Self {
+        Self { tag: u64::MAX, sink: None }
+    }
 }
 
 impl Cursor {
     #[inline]
     pub fn get(&mut self, table: &SinkTable, id: SinkId) -> Option<&dyn CqeSink> {
-        if self.id != id || self.epoch != table.epoch.get() {
-            *self = Self { id, epoch: table.epoch.get(), sink: table.look_up(id) };
+        let tag = table.epoch.get() | u64::from(id.0);
+        if self.tag != tag {
+            *self = Self { tag, sink: table.look_up(id) };
         }
         self.sink.as_deref()
     }
