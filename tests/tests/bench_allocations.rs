@@ -61,7 +61,10 @@ fn a_request_allocates_nothing() {
             // The first run lays the file out and fills what is made once in a process.
             of(100);
             let (few, many) = (of(2_000), of(20_000));
-            assert!(many <= few + SLACK, "{engine} {kind}: {few} allocations in 2,000 requests, {many} in 20,000");
+            assert!(
+                many <= few + SLACK,
+                "{engine} {kind}: {few} allocations in 2,000 requests, {many} in 20,000"
+            );
         }
     }
 }

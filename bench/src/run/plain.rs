@@ -70,14 +70,15 @@ struct Hot<'h, 's, M, const ALIKE: bool> {
     meter: &'h mut M,
     /// Of alike requests: what each does, its length, and its token but for the slot.
     op: Op,
+    direction: stats::Direction,
     bytes: u64,
     token: Token,
     /// Of others: requests that may still be issued.
     left: u64,
     in_flight: u32,
-    /// Requests that were done well since the last count.
+    /// Requests of the last batch: those done well, all that ended, and those issued.
     done: u32,
-    /// Requests issued since the last hand-over.
+    ended: u32,
     issued: u32,
     /// Of those that are not alike.
     tally: Tally,
@@ -121,11 +122,13 @@ fn drive<M: Meter, const ALIKE: bool>(
         generator: &mut file.generator,
         meter,
         op: OPS[like.direction.index()],
+        direction: stats::Direction::ALL[like.direction.index()],
         bytes: u64::from(like.bytes),
         token: Token::new(0, &like),
         left,
         in_flight: 0,
         done: 0,
+        ended: 0,
         issued: 0,
         tally: Tally::default(),
         offsets: vec![0; depth as usize].into_boxed_slice(),
@@ -135,6 +138,7 @@ fn drive<M: Meter, const ALIKE: bool>(
     while hot.in_flight > 0 {
         hot.turn();
     }
+    hot.keep_books();
 }
 
 impl<M: Meter, const ALIKE: bool> Hot<'_, '_, M, ALIKE> {
@@ -157,25 +161,46 @@ impl<M: Meter, const ALIKE: bool> Hot<'_, '_, M, ALIKE> {
 
     #[inline]
     fn turn(&mut self) {
-        self.session.stats.submits.record_batch(self.issued);
-        self.session.stats.depths.record_batch_at(self.in_flight, self.issued);
         self.meter.hand_over();
         self.session.ctx.turn(Wait::Yes);
         self.meter.reap();
+        // The books of the batch before are kept now: no request is waiting for the lane between the completions being
+        // taken and the next being made.
+        self.keep_books();
         let before = self.in_flight;
         let channel = self.channel;
         channel.drain(|completion| self.complete(completion));
-        let failed = self.failed.len() as u32;
-        if failed > 0 {
+        self.ended = self.done;
+        if !self.failed.is_empty() {
+            self.ended += self.failed.len() as u32;
             self.decide_on_failed();
         }
         // Each completion issues a request, or takes one off what is in flight.
-        let ended = self.done + failed;
-        self.issued = ended - (before - self.in_flight);
-        if ended > 0 {
-            self.session.stats.completes.record_batch(ended);
-            self.count();
+        self.issued = self.ended - (before - self.in_flight);
+    }
+
+    /// Brings the batch into the statistics and before the conductor's eyes, and looks for orders.
+    #[inline]
+    fn keep_books(&mut self) {
+        let stats = &mut self.session.stats;
+        if self.issued > 0 {
+            stats.submits.record_batch(self.issued);
+            stats.depths.record_batch_at(self.in_flight, self.issued);
         }
+        if self.ended > 0 {
+            stats.completes.record_batch(self.ended);
+        }
+        if ALIKE {
+            stats.record_done_batch(self.direction, u64::from(self.done), u64::from(self.done) * self.bytes);
+        } else {
+            for direction in stats::Direction::ALL {
+                let index = direction.index();
+                stats.record_done_batch(direction, self.tally.ios[index], self.tally.bytes[index]);
+            }
+            self.tally = Tally::default();
+        }
+        (self.done, self.ended, self.issued) = (0, 0, 0);
+        self.session.publish(self.in_flight);
         if !self.session.may_go_on() {
             self.stop();
         }
@@ -254,24 +279,6 @@ impl<M: Meter, const ALIKE: bool> Hot<'_, '_, M, ALIKE> {
             }
             self.issue(token.slot() as u32, payload);
         }
-    }
-
-    /// Brings the batch into the statistics and before the conductor's eyes.
-    #[inline]
-    fn count(&mut self) {
-        let stats = &mut self.session.stats;
-        if ALIKE {
-            let direction = stats::Direction::ALL[self.token.kind() % 3];
-            stats.record_done_batch(direction, u64::from(self.done), u64::from(self.done) * self.bytes);
-        } else {
-            for direction in stats::Direction::ALL {
-                let index = direction.index();
-                stats.record_done_batch(direction, self.tally.ios[index], self.tally.bytes[index]);
-            }
-            self.tally = Tally::default();
-        }
-        self.done = 0;
-        self.session.publish(self.in_flight);
     }
 }
 
