@@ -153,6 +153,12 @@ impl<'a> Conductor<'a> {
                 break;
             }
         }
+        // One that came before the first lane, or with the last.
+        for event in self.events.try_iter() {
+            if let Event::Signal(signal) = event {
+                self.signal.get_or_insert(signal);
+            }
+        }
         Ok(())
     }
 

@@ -104,21 +104,39 @@ pub fn spawn(plan: LanePlan) -> Result<JoinHandle<()>, RunError> {
     builder.spawn(move || run(&plan)).map_err(|source| RunError::Thread { what, source })
 }
 
+/// Tells the conductor that the lane has ended, whatever way it ends: a panic must not leave it waiting.
+struct Farewell<'a> {
+    plan: &'a LanePlan,
+    outcome: Option<Box<LaneOutcome>>,
+}
+
+impl Drop for Farewell<'_> {
+    fn drop(&mut self) {
+        let plan = self.plan;
+        let outcome = self.outcome.take();
+        let outcome = outcome.unwrap_or_else(|| failed(plan, libc::EIO, "its lane panicked".to_owned()));
+        plan.control.set_doing(Doing::Ended);
+        // Nobody to tell: then nobody waits for it either.
+        let _ = plan.events.send(Event::Ended(plan.index.lane, outcome));
+    }
+}
+
 fn run(plan: &LanePlan) {
-    let outcome = work(plan).unwrap_or_else(|error| {
-        let text = error.to_string();
-        super::say(&format!("job {}: {text}", plan.spec.name));
-        LaneOutcome {
-            stats: JobStats::new(configs::stats(&plan.spec)),
-            failure: Some(Failure { errno: error.errno(), text }),
-            depth: plan.spec.depth.iodepth,
-            logs: LaneLogs::default(),
-            tid: thread_number(),
-        }
-    });
-    plan.control.set_doing(Doing::Ended);
-    // Nobody to tell: then nobody waits for it either.
-    let _ = plan.events.send(Event::Ended(plan.index.lane, Box::new(outcome)));
+    let mut farewell = Farewell { plan, outcome: None };
+    let outcome = work(plan).map(Box::new);
+    farewell.outcome = Some(outcome.unwrap_or_else(|error| failed(plan, error.errno(), error.to_string())));
+}
+
+/// What a lane leaves that did not get to work.
+fn failed(plan: &LanePlan, errno: i32, text: String) -> Box<LaneOutcome> {
+    super::say(&format!("job {}: {text}", plan.spec.name));
+    Box::new(LaneOutcome {
+        stats: JobStats::new(configs::stats(&plan.spec)),
+        failure: Some(Failure { errno, text }),
+        depth: plan.spec.depth.iodepth,
+        logs: LaneLogs::default(),
+        tid: thread_number(),
+    })
 }
 
 fn thread_number() -> u32 {

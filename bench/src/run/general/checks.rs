@@ -231,3 +231,87 @@ impl Complaints {
         self.count
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::options::{GlobalSpec, parse_job_text};
+    use crate::workload::{Direction, Operations, Order, Region};
+
+    fn checks(options: &str) -> Checks {
+        let text = format!("[j]\nrw=randwrite\nsize=1m\nverify=crc32c\n{}\n", options.replace(' ', "\n"));
+        let plan = parse_job_text(Path::new("test"), &text, &GlobalSpec::default()).unwrap();
+        let spec = &plan.jobs[0];
+        let region = Region { offset_bytes: 0, size_bytes: 1 << 20 };
+        let workload = WorkloadConfig::new(Order::Random, Operations::Write, region, 4096);
+        Checks::new(spec, spec.verify.as_ref().unwrap(), &workload).unwrap()
+    }
+
+    fn write(offset: u64) -> Io {
+        Io { offset, bytes: 4096, direction: Direction::Write }
+    }
+
+    /// A write from its start to its end.
+    fn done(checks: &mut Checks, io: Io) {
+        let stamp = checks.stamp(&io);
+        checks.enter(io);
+        checks.ended(&io, stamp, true, None).unwrap();
+    }
+
+    #[test]
+    fn the_backlog_is_due_after_so_many_writes_in_their_order() {
+        let mut checks = checks("verify_backlog=2");
+        done(&mut checks, write(8192));
+        assert_eq!(checks.next_due(), NextCheck::None);
+        done(&mut checks, write(0));
+        for offset in [8192, 0] {
+            let NextCheck::Read(extent) = checks.next_due() else { panic!("nothing is due") };
+            assert_eq!(extent.offset, offset);
+        }
+        assert_eq!(checks.next_due(), NextCheck::None);
+        done(&mut checks, write(4096));
+        assert_eq!(checks.next_due(), NextCheck::None);
+        checks.begin_final();
+        assert!(matches!(checks.next_final(), NextCheck::Read(extent) if extent.offset == 4096));
+        assert_eq!(checks.next_final(), NextCheck::None);
+    }
+
+    #[test]
+    fn a_check_waits_for_the_write_over_it_and_then_skips_what_is_gone() {
+        let mut checks = checks("verify_backlog=1");
+        let over = write(2048);
+        let stamp = checks.stamp(&over);
+        checks.enter(over);
+        done(&mut checks, write(0));
+        assert_eq!(checks.next_due(), NextCheck::Wait);
+        checks.ended(&over, stamp, true, None).unwrap();
+        let NextCheck::Read(extent) = checks.next_due() else { panic!("nothing is due") };
+        assert_eq!((extent.offset, extent.bytes), (0, 2048));
+    }
+
+    #[test]
+    fn without_a_backlog_everything_is_read_at_the_end() {
+        let mut checks = checks("iodepth=4");
+        for offset in [8192, 0, 4096] {
+            done(&mut checks, write(offset));
+        }
+        let failed = write(4096);
+        let stamp = checks.stamp(&failed);
+        checks.enter(failed);
+        checks.ended(&failed, stamp, false, None).unwrap();
+        checks.begin_final();
+        let mut seen = Vec::new();
+        while let NextCheck::Read(extent) = checks.next_final() {
+            seen.push(extent.offset);
+        }
+        assert_eq!(seen, [0, 8192], "what failed is unknown");
+    }
+
+    #[test]
+    fn what_overlaps_is_not_in_flight_together() {
+        let mut checks = checks("iodepth=4");
+        checks.enter(write(0));
+        assert!(checks.conflicts(&write(4095)));
+        assert!(!checks.conflicts(&write(4096)));
+    }
+}

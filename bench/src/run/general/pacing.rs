@@ -190,3 +190,81 @@ fn rates(from: &options::PerDirection<Option<u64>>) -> PerDirection<Option<u64>>
 fn ns(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::options::{GlobalSpec, parse_job_text};
+
+    fn pacing(options: &str) -> Pacing {
+        let text = format!("[j]\nioengine=null\nsize=1m\n{}\n", options.replace(' ', "\n"));
+        let plan = parse_job_text(Path::new("test"), &text, &GlobalSpec::default()).unwrap();
+        Pacing::new(&plan.jobs[0])
+    }
+
+    const MIX: Operations = Operations::ReadWrite { read_percent: 50 };
+
+    #[test]
+    fn a_direction_that_is_ahead_of_its_rate_leaves_the_other_free() {
+        let mut pacing = pacing("rw=randrw rate_iops=10,1000");
+        assert!(pacing.is_needed());
+        assert_eq!(pacing.choose(MIX, 0), Choice::Any);
+        pacing.start(Direction::Read, 4096, 0).unwrap();
+        // A read is due a tenth of a second later, writes are free until they have a rate of their own to wait for.
+        assert_eq!(pacing.choose(MIX, 0), Choice::Only(Direction::Write));
+        pacing.start(Direction::Write, 4096, 0).unwrap();
+        assert_eq!(pacing.choose(MIX, 0), Choice::Wait(1_000_000));
+        assert_eq!(pacing.choose(MIX, 1_000_000), Choice::Only(Direction::Write));
+        assert_eq!(pacing.choose(MIX, 100_000_000), Choice::Any);
+        assert_eq!(pacing.start(Direction::Read, 4096, 50_000_000), Err(100_000_000));
+    }
+
+    #[test]
+    fn a_pair_of_trim_and_write_waits_for_both() {
+        let mut pacing = pacing("rw=randtrimwrite rate_iops=10,20,10");
+        pacing.start(Direction::Trim, 4096, 0).unwrap();
+        pacing.start(Direction::Write, 4096, 0).unwrap();
+        assert_eq!(pacing.choose(Operations::TrimWrite, 60_000_000), Choice::Wait(100_000_000));
+    }
+
+    #[test]
+    fn pauses_come_after_so_many_completions_and_bound_the_depth() {
+        let mut pacing = pacing("rw=randread iodepth=8 thinktime=1ms thinktime_spin=200 thinktime_blocks=2");
+        assert_eq!(pacing.depth(), 2);
+        pacing.completed(None, 0);
+        assert_eq!(pacing.pause(0), None);
+        pacing.completed(None, 1000);
+        assert_eq!(pacing.pause(2000), Some((201_000, true)));
+        assert_eq!(pacing.pause(201_000), Some((1_001_000, false)));
+        assert_eq!(pacing.pause(1_001_000), None);
+        assert_eq!(pacing.pause(0), None, "a pause that is over does not come back");
+    }
+
+    #[test]
+    fn a_search_grows_and_ends() {
+        let mut pacing =
+            pacing("rw=randread iodepth=4 latency_target=1ms latency_window=1ms time_based=1 runtime=60");
+        assert_eq!(pacing.depth(), 1);
+        let mut now_ns = 0;
+        for _ in 0..100 {
+            for _ in 0..16 {
+                // Three at once are too many.
+                let latency_ns = if pacing.depth() > 2 { 2_000_000 } else { 500_000 };
+                pacing.completed(Some(latency_ns), now_ns);
+            }
+            now_ns += 2_000_000;
+            pacing.tick(now_ns).unwrap();
+        }
+        assert!(pacing.has_ended());
+        assert_eq!(pacing.depth(), 2);
+    }
+
+    #[test]
+    fn nothing_asked_is_nothing_done() {
+        let pacing = pacing("rw=randread iodepth=4");
+        assert!(!pacing.is_needed());
+        assert_eq!((pacing.choose(MIX, 0), pacing.depth()), (Choice::Any, 4));
+    }
+}

@@ -1,3 +1,5 @@
+//! What size, offset and their like come to, and what is refused.
+
 use super::*;
 use crate::options::{GlobalSpec, Plan, parse_job_text};
 
