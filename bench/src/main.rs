@@ -3,7 +3,7 @@
 //! Exit codes: 0 when every job did its work; 1 when one failed or nothing could be run; 2 for options that cannot be
 //! carried out; 128 and the signal's number when a signal ended the run early and no job failed.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use corelane_bench::options::{Parsed, parse_args};
@@ -33,8 +33,7 @@ fn main() -> ExitCode {
 /// Warnings go to standard error, beside the report; `RUST_LOG` asks for more or less.
 fn init_log() {
     let filter = EnvFilter::builder().with_default_directive(LevelFilter::WARN.into()).from_env_lossy();
-    let colours = io::stderr().is_terminal();
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(colours).init();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(false).init();
 }
 
 fn exit_code(ended: Result<Ended, RunError>) -> u8 {

@@ -1,7 +1,8 @@
 //! An allocator that counts, to hold the hot path at zero allocations.
 //!
-//! Counts are kept by thread, so that what another thread allocates meanwhile does not matter. A test binary names it
-//! as its allocator and takes [`Counts`] before and after:
+//! Counts are kept by thread, so that what another thread allocates meanwhile does not matter; [`calls_of_all_threads`]
+//! has the sum, for what runs in threads of its own. A test binary names it as its allocator and takes [`Counts`] before
+//! and after:
 //!
 //! ```
 //! use corelane_tests::alloc::{CountingAllocator, Counts};
@@ -18,6 +19,7 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// The system's allocator, with each call counted.
 #[derive(Clone, Copy, Debug, Default)]
@@ -39,6 +41,14 @@ pub struct Counts {
 thread_local! {
     // Constant and without a destructor: to reach it allocates nothing, and works while the thread ends.
     static COUNTS: Cell<Counts> = const { Cell::new(Counts::ZERO) };
+}
+
+/// Allocations and changes of size, of all threads.
+static CALLS: AtomicU64 = AtomicU64::new(0);
+
+/// How often all threads of the process have allocated or resized, ended threads included.
+pub fn calls_of_all_threads() -> u64 {
+    CALLS.load(Relaxed)
 }
 
 impl Counts {
@@ -68,12 +78,14 @@ impl Counts {
 
 fn count(change: impl FnOnce(&mut Counts)) {
     let mut counts = COUNTS.get();
+    let before = counts.allocations + counts.reallocations;
     change(&mut counts);
+    CALLS.fetch_add(counts.allocations + counts.reallocations - before, Relaxed);
     COUNTS.set(counts);
 }
 
 // SAFETY: every call goes to `System`, which keeps the trait's contract, with the caller's own arguments. Counting
-// touches only a thread-local cell: it neither allocates nor unwinds.
+// touches only a thread-local cell and an atomic: it neither allocates nor unwinds.
 unsafe impl GlobalAlloc for CountingAllocator {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         count(|counts| {

@@ -93,7 +93,8 @@ fn random_plan(rng: &mut Rng, length: u64) -> Plan {
         rng.fill(&mut data[..]);
     }
     let (offset, bytes) = if op == Op::Flush { (0, 0) } else { (offset, bytes) };
-    let segments = if matches!(op, Op::Read | Op::Write) { random_segments(rng, bytes as usize) } else { vec![] };
+    let segments =
+        if matches!(op, Op::Read | Op::Write) { random_segments(rng, bytes as usize) } else { vec![] };
     Plan { op, flags, offset, bytes, data, segments }
 }
 
@@ -145,7 +146,8 @@ async fn carry_out(plans: Vec<Plan>) -> Vec<Outcome> {
             let channel = Rc::clone(&channel);
             ctx.spawn(async move {
                 let (op, flags, offset, bytes) = (plan.op, plan.flags, plan.offset, plan.bytes);
-                let addresses = |payload: &Payload| payload.as_bufs().iter().map(IoBuf::addr).collect::<Vec<_>>();
+                let addresses =
+                    |payload: &Payload| payload.as_bufs().iter().map(IoBuf::addr).collect::<Vec<_>>();
                 let payload = payload_of(&plan);
                 let before = addresses(&payload);
                 let request = Request { op, flags, offset, bytes, payload, token: 0 };
@@ -184,7 +186,8 @@ impl Sequence {
         let backend = BlockBackend::new(driver, BackendOptions::default()).expect("a backend");
         let count = rng.random_range(1..=MOST_LANES);
         let depth = rng.random_range(1..=16);
-        let lanes: Vec<_> = (0..count).map(|_| IoThread::spawn(&AioConfig::default()).expect("a lane")).collect();
+        let lanes: Vec<_> =
+            (0..count).map(|_| IoThread::spawn(&AioConfig::default()).expect("a lane")).collect();
         for lane in &lanes {
             let backend = backend.clone();
             let open = move |ctx: &AioContext| {

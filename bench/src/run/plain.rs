@@ -13,11 +13,11 @@ use corelane_engine::block::{Channel, Completion, Errno, IoError, Op, Rejected, 
 
 use super::logs;
 use super::meter::Meter;
-use super::session::Session;
+use super::session::{LaneFile, Session};
 use super::token::Token;
 use crate::options::{DirectionMix, JobSpec};
-use crate::stats::Direction;
-use crate::workload::{Generator, Io};
+use crate::stats;
+use crate::workload::{Direction, Generator, Io};
 
 /// What to do in each direction.
 const OPS: [Op; 3] = [Op::Read, Op::Write, Op::Discard];
@@ -60,19 +60,27 @@ struct Failed {
     payload: Payload,
 }
 
-/// What every request goes through.
-struct Hot<'h, 's, M> {
+/// What every request goes through. `ALIKE`: all requests have one direction and one length, so that neither is looked
+/// at request by request, and the generator counts what may still be issued.
+struct Hot<'h, 's, M, const ALIKE: bool> {
     session: &'h mut Session<'s>,
     path: &'h Path,
     channel: &'h Channel,
     generator: &'h mut Generator,
     meter: &'h mut M,
-    /// Requests that may still be issued.
+    /// Of alike requests: what each does, its length, and its token but for the slot.
+    op: Op,
+    direction: stats::Direction,
+    bytes: u64,
+    token: Token,
+    /// Of others: requests that may still be issued.
     left: u64,
     in_flight: u32,
-    /// Completions of this batch, and requests issued in it.
+    /// Requests of the last batch: those done well, all that ended, and those issued.
     done: u32,
+    ended: u32,
     issued: u32,
+    /// Of those that are not alike.
     tally: Tally,
     /// Where each slot's request goes, for messages.
     offsets: Box<[u64]>,
@@ -83,16 +91,44 @@ struct Hot<'h, 's, M> {
 /// Runs the job to its end, or to the conductor's order to stop.
 pub fn run<M: Meter>(session: &mut Session<'_>, meter: &mut M) {
     let Some(mut file) = session.files.pop() else { return };
+    match file.generator.alike() {
+        Some((direction, bytes)) => {
+            let io = Io { offset: 0, bytes, direction };
+            drive::<M, true>(session, &mut file, meter, io);
+        }
+        None => drive::<M, false>(
+            session,
+            &mut file,
+            meter,
+            Io { offset: 0, bytes: 0, direction: Direction::Read },
+        ),
+    }
+    session.files.push(file);
+}
+
+fn drive<M: Meter, const ALIKE: bool>(
+    session: &mut Session<'_>,
+    file: &mut LaneFile,
+    meter: &mut M,
+    like: Io,
+) {
     let depth = session.spec.depth.iodepth;
-    let mut hot = Hot {
-        left: session.spec.end.number_ios.unwrap_or(u64::MAX),
+    let left = session.spec.end.number_ios.unwrap_or(u64::MAX);
+    file.generator.end_after(left);
+    let mut hot: Hot<'_, '_, M, ALIKE> = Hot {
         session,
         path: &file.path,
         channel: &file.channel,
         generator: &mut file.generator,
         meter,
+        op: OPS[like.direction.index()],
+        direction: stats::Direction::ALL[like.direction.index()],
+        bytes: u64::from(like.bytes),
+        token: Token::new(0, &like),
+        left,
         in_flight: 0,
         done: 0,
+        ended: 0,
         issued: 0,
         tally: Tally::default(),
         offsets: vec![0; depth as usize].into_boxed_slice(),
@@ -102,42 +138,71 @@ pub fn run<M: Meter>(session: &mut Session<'_>, meter: &mut M) {
     while hot.in_flight > 0 {
         hot.turn();
     }
-    session.files.push(file);
+    hot.keep_books();
 }
 
-impl<M: Meter> Hot<'_, '_, M> {
+impl<M: Meter, const ALIKE: bool> Hot<'_, '_, M, ALIKE> {
     /// Issues the first request of each slot.
     fn fill(&mut self, depth: u32) {
         let trims = self.session.spec.workload.rw.mix == DirectionMix::Trim;
         for slot in 0..depth {
-            let payload = match self.session.pool.take() {
+            let mut payload = match self.session.pool.take() {
                 Some(buf) if !trims => Payload::One(buf),
                 _ => Payload::None,
             };
+            if ALIKE {
+                fit(&mut payload, self.bytes);
+            }
             self.in_flight += 1;
             self.issue(slot, payload);
         }
+        self.issued = self.in_flight;
     }
 
     #[inline]
     fn turn(&mut self) {
-        self.session.stats.submits.record_batch(self.issued);
-        self.session.stats.depths.record_batch_at(self.in_flight, self.issued);
-        (self.done, self.issued) = (0, 0);
         self.meter.hand_over();
         self.session.ctx.turn(Wait::Yes);
         self.meter.reap();
+        // The books of the batch before are kept now: no request is waiting for the lane between the completions being
+        // taken and the next being made.
+        self.keep_books();
+        let before = self.in_flight;
         let channel = self.channel;
         channel.drain(|completion| self.complete(completion));
-        if self.done > 0 {
-            self.session.stats.completes.record_batch(self.done);
-            self.count();
-        }
+        self.ended = self.done;
         if !self.failed.is_empty() {
+            self.ended += self.failed.len() as u32;
             self.decide_on_failed();
         }
+        // Each completion issues a request, or takes one off what is in flight.
+        self.issued = self.ended - (before - self.in_flight);
+    }
+
+    /// Brings the batch into the statistics and before the conductor's eyes, and looks for orders.
+    #[inline]
+    fn keep_books(&mut self) {
+        let stats = &mut self.session.stats;
+        if self.issued > 0 {
+            stats.submits.record_batch(self.issued);
+            stats.depths.record_batch_at(self.in_flight, self.issued);
+        }
+        if self.ended > 0 {
+            stats.completes.record_batch(self.ended);
+        }
+        if ALIKE {
+            stats.record_done_batch(self.direction, u64::from(self.done), u64::from(self.done) * self.bytes);
+        } else {
+            for direction in stats::Direction::ALL {
+                let index = direction.index();
+                stats.record_done_batch(direction, self.tally.ios[index], self.tally.bytes[index]);
+            }
+            self.tally = Tally::default();
+        }
+        (self.done, self.ended, self.issued) = (0, 0, 0);
+        self.session.publish(self.in_flight);
         if !self.session.may_go_on() {
-            self.left = 0;
+            self.stop();
         }
     }
 
@@ -145,14 +210,16 @@ impl<M: Meter> Hot<'_, '_, M> {
     fn complete(&mut self, completion: Completion) {
         let Completion { token, result, payload } = completion;
         let token = Token::from_raw(token);
-        self.done += 1;
         if let Err(error) = result {
             self.put_aside(Failed { token, error, payload });
             return;
         }
-        let kind = token.kind();
-        self.tally.ios[kind] += 1;
-        self.tally.bytes[kind] += token.bytes();
+        self.done += 1;
+        if !ALIKE {
+            let kind = token.kind();
+            self.tally.ios[kind] += 1;
+            self.tally.bytes[kind] += token.bytes();
+        }
         self.meter.done(&mut self.session.stats, token);
         self.issue(token.slot() as u32, payload);
     }
@@ -160,31 +227,35 @@ impl<M: Meter> Hot<'_, '_, M> {
     /// Issues the next request in `slot`, or retires the slot.
     #[inline(always)]
     fn issue(&mut self, slot: u32, mut payload: Payload) {
-        let io = if self.left > 0 { self.generator.next_io() } else { None };
+        let io = if ALIKE || self.left > 0 { self.generator.next_io() } else { None };
         let Some(io) = io else {
             self.left = 0;
             self.in_flight -= 1;
             return;
         };
-        self.left -= 1;
-        self.issued += 1;
         if let Some(offset) = self.offsets.get_mut(slot as usize) {
             *offset = io.offset;
         }
-        fit(&mut payload, &io);
-        self.meter.issue(slot);
-        let op = OPS[io.direction.index()];
-        let request = Request {
-            op,
-            flags: ReqFlags::empty(),
-            offset: io.offset,
-            bytes: u64::from(io.bytes),
-            payload,
-            token: Token::new(slot, &io).raw(),
+        let (op, bytes, token) = if ALIKE {
+            (self.op, self.bytes, self.token.in_slot(slot))
+        } else {
+            self.left -= 1;
+            fit(&mut payload, u64::from(io.bytes));
+            (OPS[io.direction.index()], u64::from(io.bytes), Token::new(slot, &io))
         };
+        self.meter.issue(slot);
+        let offset = io.offset;
+        let request = Request { op, flags: ReqFlags::empty(), offset, bytes, payload, token: token.raw() };
         if let Err(Rejected(request)) = self.channel.submit(request) {
             self.not_taken(request);
         }
+    }
+
+    /// Nothing more is issued.
+    #[cold]
+    fn stop(&mut self) {
+        self.left = 0;
+        self.generator.end_after(0);
     }
 
     #[cold]
@@ -204,32 +275,20 @@ impl<M: Meter> Hot<'_, '_, M> {
         for Failed { token, error, payload } in std::mem::take(&mut self.failed) {
             let offset = self.offsets.get(token.slot()).copied().unwrap_or(0);
             if !self.session.request_failed(self.path, token, offset, error) {
-                self.left = 0;
+                self.stop();
             }
             self.issue(token.slot() as u32, payload);
         }
-    }
-
-    /// Brings the batch into the statistics and before the conductor's eyes.
-    #[inline]
-    fn count(&mut self) {
-        let stats = &mut self.session.stats;
-        for direction in Direction::ALL {
-            let index = direction.index();
-            stats.record_done_batch(direction, self.tally.ios[index], self.tally.bytes[index]);
-        }
-        self.tally = Tally::default();
-        self.session.publish(self.in_flight);
     }
 }
 
 /// Makes the buffer as long as the I/O.
 #[inline(always)]
-fn fit(payload: &mut Payload, io: &Io) {
+fn fit(payload: &mut Payload, bytes: u64) {
     if let Payload::One(buf) = payload
-        && buf.len() != io.bytes as usize
+        && buf.len() as u64 != bytes
     {
         // The pool's blocks are as long as the largest I/O; were they not, the block layer would refuse the request.
-        let _ = buf.set_len(io.bytes as usize);
+        let _ = buf.set_len(bytes as usize);
     }
 }
