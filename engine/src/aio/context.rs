@@ -261,8 +261,10 @@ impl AioContext {
     #[inline]
     fn wait(&self) {
         let inner = &*self.0;
-        let timeout = inner.timers.wait();
-        if timeout == Some(Duration::ZERO) || !inner.idle.may_sleep() {
+        // In this order: a lane that polls need not look at the clock for its timers here.
+        let sleep = inner.idle.may_sleep();
+        let timeout = if sleep { inner.timers.wait() } else { None };
+        if !sleep || timeout == Some(Duration::ZERO) {
             self.check(inner.ring.submit());
             return;
         }
