@@ -17,3 +17,8 @@ pub use loop_device::LoopDevice;
 pub use program::{foreign_program, own_program, run};
 pub use scratch::Scratch;
 pub use seed::Seed;
+
+/// The README's example, compiled so that it stays true.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+pub struct Readme;
