@@ -12,7 +12,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use corelane_dma::Payload;
-use corelane_engine::aio::CqeSink;
+use corelane_engine::aio::{Cqe, CqeSink};
 use corelane_engine::block::{Errno, IoResult, LeafCompletion, Op, ReqFlags, Tag};
 
 use super::OpenFile;
@@ -281,10 +281,21 @@ impl Table {
 }
 
 impl CqeSink for Slots {
-    #[inline]
     fn complete(&self, key: u64, result: i32, _flags: u32) {
-        let index = key as usize;
+        self.complete_one(&mut self.table.borrow_mut(), key as usize, result);
+    }
+
+    fn complete_all(&self, cqes: &[Cqe]) {
         let table = &mut *self.table.borrow_mut();
+        for cqe in cqes {
+            self.complete_one(table, cqe.key() as usize, cqe.result());
+        }
+    }
+}
+
+impl Slots {
+    #[inline(always)]
+    fn complete_one(&self, table: &mut Table, index: usize, result: i32) {
         match table.slots.get_mut(index) {
             Some(slot) if slot.step == Step::Transfer && i64::from(result) == slot.left as i64 => {
                 let completion = slot.end(index, Ok(()));

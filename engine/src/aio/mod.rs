@@ -35,7 +35,7 @@ pub use fd::{FdReady, Interest};
 pub use handle::{AioHandle, Call, Mail, Post, PostError};
 pub use offload::{MAX_THREADS as MAX_OFFLOAD_THREADS, Offload, offload};
 pub use poller::{Poller, PollerId, Readiness};
-pub use ring::{CqeSink, FixedFile, MAX_BUFFER_BYTES, PlainOp, Ring, RingConfig, SetupFlags, SinkId};
+pub use ring::{Cqe, CqeSink, FixedFile, MAX_BUFFER_BYTES, PlainOp, Ring, RingConfig, SetupFlags, SinkId};
 pub use shared::LaneId;
 pub use task::JoinHandle;
 pub use thread::IoThread;

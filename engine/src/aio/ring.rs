@@ -18,17 +18,17 @@ mod table;
 use std::cell::{Cell, RefCell, UnsafeCell};
 use std::collections::VecDeque;
 use std::io;
-use std::mem::ManuallyDrop;
+use std::mem::{ManuallyDrop, MaybeUninit};
 use std::ptr::NonNull;
 use std::rc::Rc;
 use std::time::Duration;
 
 use io_uring::types::{SubmitArgs, Timespec};
-use io_uring::{CompletionQueue, EnterFlags, IoUring, Probe, SubmissionQueue, Submitter, squeue};
+use io_uring::{CompletionQueue, EnterFlags, IoUring, Probe, SubmissionQueue, Submitter, cqueue, squeue};
 
 pub use config::{RingConfig, SetupFlags};
 pub use op::PlainOp;
-pub use sink::{CqeSink, SinkId};
+pub use sink::{Cqe, CqeSink, SinkId};
 pub use table::{FixedFile, MAX_BUFFER_BYTES};
 
 use crate::aio::AioError;
@@ -40,6 +40,8 @@ const KEY_BITS: u32 = 48;
 const KEY_MASK: u64 = (1 << KEY_BITS) - 1;
 /// `IORING_CQE_F_MORE`: the entry will complete again.
 const CQE_MORE: u32 = 1 << 1;
+/// Completions that are taken out of the queue in one go.
+const BATCH: usize = 32;
 
 /// What an enter waits for.
 #[derive(Clone, Copy)]
@@ -375,24 +377,38 @@ impl Ring {
     }
 
     fn deliver(&self, ready: usize) -> usize {
-        let mut count = 0;
+        let mut space = [const { MaybeUninit::uninit() }; BATCH];
         let mut target = self.sinks.cursor();
+        let mut count = 0;
         while count < ready {
-            // SAFETY: one thread, and the reference ends with this statement (module invariants). The entry is a copy.
-            let Some(cqe) = (unsafe { (*self.cq.get()).next() }) else { break };
-            count += 1;
-            if cqe.flags() & CQE_MORE == 0 {
-                self.in_flight.set(self.in_flight.get().wrapping_sub(1));
+            let cqes = self.take(&mut space[..BATCH.min(ready - count)]);
+            if cqes.is_empty() {
+                break;
             }
-            let id = SinkId((cqe.user_data() >> KEY_BITS) as u16);
-            if let Some(sink) = target.get(&self.sinks, id) {
-                sink.complete(cqe.user_data() & KEY_MASK, cqe.result(), cqe.flags());
+            count += cqes.len();
+            for run in cqes.chunk_by(|one, next| one.sink() == next.sink()) {
+                let last = run.iter().filter(|cqe| cqe.flags() & CQE_MORE == 0).count();
+                self.in_flight.set(self.in_flight.get().wrapping_sub(last as u32));
+                if let Some(sink) = target.get(&self.sinks, run[0].sink()) {
+                    sink.complete_all(run);
+                }
             }
         }
         self.sinks.keep(target);
         // SAFETY: one thread, and the reference ends with this statement (module invariants).
         unsafe { (*self.cq.get()).sync() };
         count
+    }
+
+    /// Copies completions out of the queue.
+    #[inline(always)]
+    fn take<'a>(&self, space: &'a mut [MaybeUninit<Cqe>]) -> &'a [Cqe] {
+        // SAFETY: `Cqe` is transparent over the queue's entry, so the slices are of one layout, initialised or not.
+        let space = unsafe { &mut *(std::ptr::from_mut(space) as *mut [MaybeUninit<cqueue::Entry>]) };
+        // SAFETY: one thread, and the reference ends with this statement (module invariants).
+        let cqes = unsafe { (*self.cq.get()).fill(space) };
+        // SAFETY: as above; `fill` returns the part that it has initialised.
+        unsafe { &*(std::ptr::from_ref(cqes) as *const [Cqe]) }
     }
 }
 

@@ -343,7 +343,7 @@ mod tests {
             while at < end {
                 let piece = fragment(at, end - at, (align, max));
                 prop_assert!(piece > 0 && piece <= max.max(align) && at + piece <= end);
-                let whole = at % align == 0 && piece % align == 0;
+                let whole = at.is_multiple_of(align) && piece.is_multiple_of(align);
                 prop_assert!(whole || piece < align, "{at} + {piece} crosses a boundary of {align}");
                 at += piece;
             }

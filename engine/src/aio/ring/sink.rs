@@ -3,11 +3,53 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
+use io_uring::cqueue;
+
+use super::KEY_MASK;
+
+/// One completion, as the kernel reports it.
+#[derive(Clone, Debug)]
+#[repr(transparent)]
+pub struct Cqe(pub(super) cqueue::Entry);
+
+impl Cqe {
+    /// What the entry was pushed with.
+    #[inline(always)]
+    pub fn key(&self) -> u64 {
+        self.0.user_data() & KEY_MASK
+    }
+
+    /// The result; a negative one is an errno.
+    #[inline(always)]
+    pub fn result(&self) -> i32 {
+        self.0.result()
+    }
+
+    /// The flags (`IORING_CQE_F_*`).
+    #[inline(always)]
+    pub fn flags(&self) -> u32 {
+        self.0.flags()
+    }
+
+    /// The sink that it is for.
+    #[inline(always)]
+    pub(super) fn sink(&self) -> SinkId {
+        SinkId((self.0.user_data() >> super::KEY_BITS) as u16)
+    }
+}
+
 /// Takes the completions of what was pushed in its name.
 pub trait CqeSink {
     /// An entry completed. `key` is what it was pushed with, `result` and `flags` are the completion's (a negative
     /// `result` is an errno). Called from [`Ring::reap`](super::Ring::reap); may push and submit.
     fn complete(&self, key: u64, result: i32, flags: u32);
+
+    /// Entries completed, in this order: what [`complete`](Self::complete) does for each, in one call for the batch.
+    fn complete_all(&self, cqes: &[Cqe]) {
+        for cqe in cqes {
+            self.complete(cqe.key(), cqe.result(), cqe.flags());
+        }
+    }
 }
 
 /// Names a sink of one ring.
