@@ -173,6 +173,18 @@ fn logs_have_a_line_a_request_or_a_window() {
 }
 
 #[test]
+fn a_seed_that_is_drawn_is_told_and_repeats_the_run() {
+    let folder = folder();
+    let base = "--name=s --ioengine=mem --rw=randrw --bs=4k --size=1m";
+    let drawn = job(folder.path(), &format!("{base} --randrepeat=0"));
+    let other = job(folder.path(), &format!("{base} --randrepeat=0"));
+    let seed = |job: &Value| job["job options"]["randseed"].as_str().expect("the seed is told").to_owned();
+    assert_ne!(seed(&drawn), seed(&other));
+    let again = job(folder.path(), &format!("{base} --randseed={}", seed(&drawn)));
+    assert_eq!(ios(&again), ios(&drawn));
+}
+
+#[test]
 fn unlink_and_startdelay_do_what_they_say() {
     let folder = folder();
     let before = Instant::now();

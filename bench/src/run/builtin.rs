@@ -8,10 +8,12 @@ use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 
 use rustix::fs::{StatFs, statfs};
 
 use super::error::RunError;
+use super::files::{self, Need};
 use crate::options::{GlobalSpec, OptionError, Plan, parse_job_text};
 
 /// Length of the scratch file, MiB: more than processor caches hold, little enough to be laid out in a second.
@@ -53,6 +55,14 @@ pub fn jobs(global: &GlobalSpec) -> Result<Builtin, RunError> {
     };
     let scratch = tempfile::tempfile_in(&directory).map_err(failed)?;
     let path = PathBuf::from(format!("/proc/{}/fd/{}", std::process::id(), scratch.as_raw_fd()));
+    let place = if directory == Path::new(".") {
+        "the working directory".into()
+    } else {
+        directory.display().to_string()
+    };
+    super::say(&format!("a scratch file of {FILE_MIB} MiB is made in {place}; it is gone afterwards"));
+    let need = Need { length_bytes: FILE_MIB << 20, data: true, may_change: true };
+    files::prepare(&path, need, &AtomicBool::new(false), |_| ())?;
     let plan = parse_job_text(Path::new("built-in jobs"), &text(&path), global)
         .map_err(|error| failed(refused(&error)))?;
     Ok(Builtin { plan, _scratch: scratch })
@@ -70,7 +80,6 @@ fn text(path: &Path) -> String {
         path.display()
     );
     for (name, options, description) in JOBS {
-        // Sequential jobs take no norandommap of their own, so all options are in [global] that only some need.
         let _ = write!(
             text,
             "[{name}]\nstonewall\ndescription={description}, through the page cache\n{options}\n"

@@ -64,6 +64,8 @@ pub struct LaneView {
     pub answers: u64,
     /// What it left.
     pub outcome: Option<Box<LaneOutcome>>,
+    /// Its seed, if that was drawn.
+    pub drawn_seed: Option<u64>,
     /// How much it is to move, where that is known.
     pub bytes_total: Option<u64>,
     due: Instant,
@@ -119,6 +121,7 @@ impl<'a> Conductor<'a> {
                     snapshot: None,
                     answers: 0,
                     outcome: None,
+                    drawn_seed: setup.drawn_seed(job),
                     bytes_total: None,
                     due: now,
                     handle: None,

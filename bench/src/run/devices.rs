@@ -191,12 +191,88 @@ fn stricter(known: Option<LockingMode>, new: LockingMode) -> LockingMode {
     }
 }
 
-/// One name for all names of a file: two names of one file must not be opened as two.
+/// One name for all names of a file, whether it exists already or not: two names of one file must not be opened as two.
 fn identity(path: &Path) -> PathBuf {
-    path.canonicalize().unwrap_or_else(|_| std::path::absolute(path).unwrap_or_else(|_| path.into()))
+    path.canonicalize().unwrap_or_else(|_| {
+        let absolute = std::path::absolute(path).unwrap_or_else(|_| path.into());
+        match (absolute.parent().map(Path::canonicalize), absolute.file_name()) {
+            (Some(Ok(parent)), Some(name)) => parent.join(name),
+            _ => absolute,
+        }
+    })
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // What is behind the locks is whole at every moment, so that a panic elsewhere spoils nothing.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::options::{GlobalSpec, Plan, parse_job_text};
+
+    fn plan(dir: &Path, jobs: &str) -> Plan {
+        let text = format!("[global]\nsize=64k\ndirectory={}\n{jobs}", dir.display());
+        parse_job_text(Path::new("test"), &text, &GlobalSpec::default()).unwrap()
+    }
+
+    #[test]
+    fn a_path_is_opened_once_for_all_that_open_it_alike() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("f"), vec![0; 65_536]).unwrap();
+        let jobs =
+            "[w]\nfilename=f\nrw=write\n[r]\nfilename=./f\nrw=read\n[s]\nfilename=f\nrw=read\ncache=unsafe\n";
+        let plan = plan(dir.path(), jobs);
+        let devices = Devices::new(&plan.jobs);
+        let open = |job: usize| {
+            let spec = &plan.jobs[job];
+            devices.open(spec, job, &spec.file_paths(0)[0], 65_536).unwrap()
+        };
+        let [first, second, third] = [open(0), open(1), open(2)];
+        assert!(Arc::ptr_eq(&first._path, &second._path) && Arc::ptr_eq(&first._path, &third._path));
+        assert_eq!(first._path.backends.lock().unwrap().len(), 2, "the third has another cache mode");
+        assert!(!second.backend.read_only(), "one that only reads shares with one that writes");
+        let path = Arc::downgrade(&first._path);
+        drop((first, second));
+        assert_eq!(path.strong_count(), 1, "the locks stay while anybody has the path open");
+        drop(third);
+        assert_eq!(path.strong_count(), 0);
+    }
+
+    #[test]
+    fn who_only_reads_opens_for_reading() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("f"), vec![0; 65_536]).unwrap();
+        let plan = plan(dir.path(), "[r]\nfilename=f\nrw=read\n");
+        let devices = Devices::new(&plan.jobs);
+        let device = devices.open(&plan.jobs[0], 0, &plan.jobs[0].file_paths(0)[0], 0).unwrap();
+        assert!(device.backend.read_only());
+    }
+
+    #[test]
+    fn devices_in_memory_belong_to_their_job() {
+        let dir = tempfile::tempdir().unwrap();
+        let plan = plan(
+            dir.path(),
+            "[a]\nioengine=mem\nfilename=f\nrw=write\n[b]\nioengine=mem\nfilename=f\nrw=write\n",
+        );
+        let devices = Devices::new(&plan.jobs);
+        let open = |job: usize| devices.open(&plan.jobs[job], job, Path::new("f"), 65_536).unwrap();
+        let [first, again, other] = [open(0), open(0), open(1)];
+        assert!(Arc::ptr_eq(&first._path, &again._path));
+        assert!(!Arc::ptr_eq(&first._path, &other._path));
+        assert_eq!(first.backend.length(), 65_536);
+    }
+
+    #[test]
+    fn a_file_has_one_identity_before_and_after_it_is_made() {
+        let dir = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink(dir.path(), dir.path().join("link")).unwrap();
+        let path = dir.path().join("link/f");
+        let before = identity(&path);
+        std::fs::write(&path, b"").unwrap();
+        assert_eq!(identity(&path), before);
+        assert_eq!(identity(&dir.path().join("f")), before);
+    }
 }

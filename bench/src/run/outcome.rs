@@ -26,6 +26,7 @@ fn job_report(lane: &LaneView, began: Instant) -> JobReport {
     report.description.clone_from(&spec.description);
     report.group_reporting = spec.group_reporting;
     report.options.clone_from(&spec.given);
+    report.options.extend(lane.drawn_seed.map(|seed| ("randseed".to_owned(), seed.to_string())));
     report.continue_on_error = spec.continue_on != Default::default();
     report.latency_target = configs::latency_target(spec, depth);
     report.percentiles.clone_from(&spec.measure.percentiles);

@@ -21,20 +21,23 @@ const NULL_BYTES: u64 = 1 << 30;
 /// What all lanes of a run are made from.
 pub struct Setup {
     devices: Devices,
-    seeds: Vec<u64>,
+    /// By job; whether it was drawn.
+    seeds: Vec<(u64, bool)>,
     stop: Arc<AtomicBool>,
 }
 
 impl Setup {
     /// For the jobs of `plan`. Draws the seeds of those that are not to repeat.
     pub fn new(plan: &Plan, stop: Arc<AtomicBool>) -> Setup {
-        let seeds = plan.jobs.iter().map(|job| job.workload.seed.unwrap_or_else(draw_seed)).collect();
+        let seed = |given: Option<u64>| given.map_or_else(|| (draw_seed(), true), |seed| (seed, false));
+        let seeds = plan.jobs.iter().map(|job| seed(job.workload.seed)).collect();
         Setup { devices: Devices::new(&plan.jobs), seeds, stop }
     }
 
-    /// The seed of a job.
-    pub fn seed(&self, job: usize) -> u64 {
-        self.seeds.get(job).copied().unwrap_or_default()
+    /// The seed of a job that was given none and is not to repeat; the report says it, so that the run can be repeated
+    /// after all.
+    pub fn drawn_seed(&self, job: usize) -> Option<u64> {
+        self.seeds.get(job).filter(|(_, drawn)| *drawn).map(|(seed, _)| *seed)
     }
 
     /// Makes the files of a job ready for all its clones.
@@ -83,7 +86,7 @@ impl Setup {
             let layout = layout(spec, index.clone, path)?;
             let device = self.devices.open(spec, index.job, path, layout.file_bytes)?;
             let Some(&region) = layout.regions.get(index.clone as usize) else { continue };
-            let seed = self.seed(index.job);
+            let seed = self.seeds.get(index.job).map_or(0, |(seed, _)| *seed);
             opened.push((
                 device,
                 configs::workload(spec, index, region, layout.size_bytes, (number, count), seed),
