@@ -25,7 +25,14 @@ fn main() -> ExitCode {
             0
         }
         Ok(Parsed::Default(global)) => exit_code(run::run_builtin(&global)),
-        Ok(Parsed::Run(plan)) => exit_code(run::run(&plan)),
+        Ok(Parsed::Run(plan)) => {
+            for job in &plan.jobs {
+                for note in &job.notes {
+                    let _ = writeln!(io::stderr(), "corelane-bench: job {}: {note}", job.name);
+                }
+            }
+            exit_code(run::run(&plan))
+        }
     };
     ExitCode::from(code)
 }

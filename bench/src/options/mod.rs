@@ -6,7 +6,7 @@
 //!
 //! Everything derives from one table of options: the command line, the job file reader, `--help`, `--cmdhelp` and the
 //! list in `docs/bench.md`. No option is ignored in silence: one that only fio has is refused with the nearest that
-//! there is, an unknown one with the most similar, and one that could have no effect in its job with what it needs.
+//! there is, an unknown one with the most similar, and one that has no effect in its job is noted with what it needs.
 
 mod cmdline;
 mod error;

@@ -1,9 +1,9 @@
-//! Options in a job's own section that could do nothing there: refused, because none is ignored in silence.
+//! Options in a job's own section that could do nothing there: a note says so, because none is ignored in silence, and
+//! the job runs, because fio's users and job files have such options and it would run there.
 //!
 //! Options for all jobs are not looked at: they may be meant for some of the jobs. Nor is an option that says what
 //! holds anyway.
 
-use super::super::error::OptionError;
 use super::super::spec::{Access, CompletionPolling, DirectionMix, EngineKind, JobSpec};
 use super::view::{View, default_of};
 
@@ -97,11 +97,9 @@ fn takes_latencies(job: &JobSpec) -> bool {
     job.measure.slat || job.measure.clat || job.measure.lat
 }
 
-/// Refuses options of the job's own section that could do nothing.
-///
-/// # Errors
-/// The first such option.
-pub fn own_options(view: &View, job: &JobSpec) -> Result<(), OptionError> {
+/// A note for each option of the job's own section that does nothing.
+pub fn own_options(view: &View, job: &JobSpec) -> Vec<String> {
+    let mut notes = Vec::new();
     for (names, can_matter, right) in NEEDS {
         if can_matter(job) {
             continue;
@@ -109,12 +107,8 @@ pub fn own_options(view: &View, job: &JobSpec) -> Result<(), OptionError> {
         let own = names
             .iter()
             .filter_map(|name| view.last(name))
-            .find(|given| given.own && default_of(given.name).as_ref() != Some(&given.value));
-        if let Some(given) = own {
-            return Err(
-                view.contradiction(format!("{}={} has no effect here", given.name, given.text), *right)
-            );
-        }
+            .filter(|given| given.own && default_of(given.name).as_ref() != Some(&given.value));
+        notes.extend(own.map(|given| format!("{}={} has no effect here; {right}", given.name, given.text)));
     }
-    Ok(())
+    notes
 }

@@ -97,7 +97,7 @@ impl<'a> Builder<'a> {
         let view = View::new(title, &settings, Some(level))?;
         let mut job = job_spec(title, section, &view)?;
         check::job(&view, &job)?;
-        effect::own_options(&view, &job)?;
+        job.notes = effect::own_options(&view, &job);
         run.check_job(&view, &job)?;
         if !run.wants(title) {
             return Ok(());
@@ -132,6 +132,7 @@ fn job_spec(title: &str, section: &Section, view: &View) -> Result<JobSpec, Opti
         name,
         description: view.text("description"),
         given: section.settings.iter().map(given).collect(),
+        notes: Vec::new(),
         kb_base: view.kb_base,
         group_id: 0,
         group_reporting: view.flag("group_reporting"),

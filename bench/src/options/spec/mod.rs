@@ -37,6 +37,8 @@ pub struct JobSpec {
     /// The options of this section (not those inherited from `[global]`), canonical name and value, in the order
     /// given; a bare flag has the value `1`. This is what fio's JSON shows as `"job options"`.
     pub given: Vec<(String, String)>,
+    /// What the user should know of his options: which of them do nothing in this job, and what they need.
+    pub notes: Vec<String>,
     /// How k, m, g and ki, mi, gi were read in this job, and which of the two the report prefers (`kb_base`).
     pub kb_base: KbBase,
 

@@ -110,10 +110,11 @@ fn contradictions() {
 }
 
 #[test]
-fn options_without_effect() {
-    check(&[
+fn options_without_effect_are_noted() {
+    let cases: &[(&str, &[&str])] = &[
         ("--rwmixread=70", &["rwmixread=70 has no effect", "rw=randrw"]),
         ("--norandommap", &["norandommap=1", "random offsets"]),
+        ("--rw=write --bs=512-64k --ba=512", &["ba=512", "random offsets"]),
         ("--fsync=8", &["fsync=8", "writes"]),
         ("--thinktime_blocks=4", &["thinktime=TIME"]),
         ("--latency_window=4s", &["latency_target"]),
@@ -124,9 +125,16 @@ fn options_without_effect() {
         ("--log_avg_msec=100", &["write_bw_log"]),
         ("--lat_percentiles=1 --gtod_reduce=1", &["lat_percentiles=1", "gtod_reduce"]),
         ("--ioengine=null --size=1m --direct=1", &["direct=1", "ioengine=io_uring"]),
-    ]);
+    ];
+    for (line, words) in cases {
+        let notes = super::job(line).notes.join("\n");
+        for word in *words {
+            assert!(notes.contains(word), "{line}: {notes:?} should name {word}");
+        }
+    }
     // Saying what holds anyway is no mistake.
-    super::job("--rwmixread=50 --norandommap=0 --fsync=0 --do_verify=1 --direct=0");
+    let plain = super::job("--rwmixread=50 --norandommap=0 --fsync=0 --do_verify=1 --direct=0");
+    assert_eq!(plain.notes, Vec::<String>::new());
 }
 
 #[test]
