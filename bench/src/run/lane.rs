@@ -154,6 +154,7 @@ fn work(plan: &LanePlan) -> Result<LaneOutcome, RunError> {
 
 fn work_in(plan: &LanePlan, ctx: &AioContext) -> Result<LaneOutcome, RunError> {
     let spec = &*plan.spec;
+    let _current = ctx.enter();
     let files = open_files(plan, ctx)?;
     let pool = buffers(spec)?;
     if spec.target.fixed_buffers {

@@ -163,6 +163,13 @@ impl AioContext {
 
 /// The loop.
 impl AioContext {
+    /// Makes this the thread's current context ([`current`](Self::current)) until the guard is dropped. A loop around
+    /// [`turn`](Self::turn) that holds one spares each turn the change.
+    #[must_use = "the context is current only as long as the guard lives"]
+    pub fn enter(&self) -> Entered {
+        Entered::new(self)
+    }
+
     /// One turn: mailbox, ready tasks and bottom halves, pollers' commits, the ring, completions, timers. True if
     /// something happened. With [`Wait::Yes`] it waits if nothing did; it may return false then, too, having looked
     /// again for a while, so call it in a loop.

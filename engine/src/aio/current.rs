@@ -9,14 +9,14 @@ thread_local! {
 }
 
 /// Makes a context the current one until it is dropped; then the one before is again.
-pub(super) struct Entered {
+pub struct Entered {
     /// What to put back; `None` if the context was the current one already.
     before: Option<Option<AioContext>>,
 }
 
 impl Entered {
     #[inline]
-    pub fn new(context: &AioContext) -> Self {
+    pub(super) fn new(context: &AioContext) -> Self {
         let before = CURRENT.with(|current| {
             let mut current = current.borrow_mut();
             if current.as_ref().is_some_and(|now| now.is(context)) {

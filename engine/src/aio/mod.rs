@@ -30,6 +30,7 @@ pub use affinity::{allowed_cores, pin_current_thread};
 pub use bh::{BhHandle, BottomHalf};
 pub use config::{AioConfig, CoreChoice, PollMode};
 pub use context::{AioContext, Wait};
+pub use current::Entered;
 pub use error::AioError;
 pub use fd::{FdReady, Interest};
 pub use handle::{AioHandle, Call, Mail, Post, PostError};

@@ -28,9 +28,14 @@ impl ChannelInner {
         self.after_reap();
     }
 
-    /// What may only happen without a borrow: wakers, the handler, leaving the lane.
-    #[inline]
+    /// What may only happen without a borrow: other means, wakers, the handler, leaving the lane.
+    #[inline(never)]
     fn after_reap(&self) {
+        if self.with_state(|state| !state.fall_back.is_empty()) {
+            while let Some(tag) = self.with_state(|state| state.fall_back.pop()) {
+                self.fall_back(tag);
+            }
+        }
         self.run_wakes();
         if self.has_handler.get() {
             self.run_handler();
@@ -74,7 +79,11 @@ impl ChannelInner {
         for LeafCompletion { token, result, payload, .. } in batch.drain(..) {
             each(Completion { token, result, payload });
         }
-        self.state.borrow_mut().spare = batch;
+        let nested = std::mem::replace(&mut self.state.borrow_mut().spare, batch);
+        if nested.capacity() == 0 {
+            // Nothing to free; the destructor would look at each of no entries.
+            std::mem::forget(nested);
+        }
     }
 
     #[inline]
@@ -108,10 +117,10 @@ impl ChannelInner {
         self.ctx.spawn(slow::run(this, tag, request));
     }
 
-    /// Takes the leaf queue's completions in, and returns how many there were. Those of batches, which are most, become
-    /// the caller's completions where they lie.
-    #[inline]
-    fn take_reaped(&self) -> usize {
+    /// Takes the leaf queue's completions in, and returns how many there were, and whether there is more to do. Those of
+    /// batches, which are most, become the caller's completions where they lie.
+    #[inline(always)]
+    fn take_reaped(&self) -> (usize, bool) {
         let mut state = self.state.borrow_mut();
         let state = &mut *state;
         let start = state.done.len();
@@ -126,7 +135,7 @@ impl ChannelInner {
         if count > 0 && !state.clear_waits.is_empty() {
             state.answer_clear_waits();
         }
-        count
+        (count, !state.wakes.is_empty() || !state.fall_back.is_empty())
     }
 
     /// Takes in what is from `start` on in the batch and may be anything: a future's, a command's, an error, nonsense.
@@ -167,11 +176,10 @@ impl Poller for ChannelInner {
     }
 
     fn reap(&self) -> bool {
-        let count = self.take_reaped();
-        while let Some(tag) = self.with_state(|state| state.fall_back.pop()) {
-            self.fall_back(tag);
+        let (count, more) = self.take_reaped();
+        if more || self.has_handler.get() || self.closing.get() {
+            self.after_reap();
         }
-        self.after_reap();
         count > 0
     }
 }
