@@ -21,7 +21,8 @@ use corelane_tests::{Scratch, Seed, foreign_program, run};
 use rand::prelude::*;
 use rand_xoshiro::Xoshiro256PlusPlus as Rng;
 
-const STEPS: usize = 160;
+/// Requests of a sequence: 200 sequences make 100,000.
+const REQUESTS: usize = 500;
 const MOST_LANES: usize = 2;
 
 /// A request as plain data, to be sent to a lane.
@@ -172,6 +173,7 @@ struct Sequence {
     backend: BlockBackend,
     model: Vec<u8>,
     lanes: Vec<IoThread>,
+    carried_out: usize,
 }
 
 impl Sequence {
@@ -197,7 +199,7 @@ impl Sequence {
             };
             lane.handle().run_on(open).wait().expect("the lane runs");
         }
-        Sequence { rng, backend, model, lanes }
+        Sequence { rng, backend, model, lanes, carried_out: 0 }
     }
 
     /// Plans that may run at once, dealt to the lanes.
@@ -218,8 +220,15 @@ impl Sequence {
         dealt
     }
 
+    fn run_all(&mut self) {
+        while self.carried_out < REQUESTS {
+            self.step();
+        }
+    }
+
     fn step(&mut self) {
         let dealt = self.plan_step();
+        self.carried_out += dealt.iter().map(Vec::len).sum::<usize>();
         let outcomes = self.run(&dealt);
         let mut discards = Vec::new();
         for (outcomes, plans) in outcomes.into_iter().zip(dealt) {
@@ -337,7 +346,7 @@ fn files_hold_what_a_byte_array_holds() {
         }
         let length = content.len();
         let mut sequence = Sequence::new(rng, open_file(&path, cache), limits, content);
-        (0..STEPS).for_each(|_| sequence.step());
+        sequence.run_all();
         let model = scratch.file("model", &sequence.finish());
         check_with_cmp(&path, &model, length);
         std::fs::remove_file(path).expect("removed");
@@ -354,7 +363,7 @@ fn memory_holds_what_a_byte_array_holds() {
         let driver = MemDriver::open(&MemOptions::new(length)).expect("a RAM disk");
         let limits = random_limits(&mut rng, driver.limits());
         let mut sequence = Sequence::new(rng, Arc::new(driver), limits, vec![0; length]);
-        (0..STEPS).for_each(|_| sequence.step());
+        sequence.run_all();
         sequence.finish();
     }
 }

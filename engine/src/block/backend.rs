@@ -94,7 +94,8 @@ impl BlockBackend {
         self.drain().await;
     }
 
-    /// Changes the length to `length_bytes`. Requests on what is cut off or added are held back meanwhile.
+    /// Changes the length to `length_bytes`. Requests on what is cut off are held back
+    /// meanwhile, and those that then lie outside end with `EIO`.
     ///
     /// # Errors
     /// When the backend is closed or read-only, the length is too large, or the driver refuses.
@@ -108,14 +109,20 @@ impl BlockBackend {
             return Err(BlockError::Range { what: "the new length in bytes", value: length_bytes, expected });
         }
         let start = length_bytes.min(self.length());
-        let (_exclusive, earlier) = self.node.enter_serial(start, u64::MAX);
+        let (exclusive, earlier) = self.node.enter_serial(start, u64::MAX);
         for gone in earlier {
             gone.await;
         }
         slow::ask_lanes(&self.node, Some((start, u64::MAX))).await;
-        self.blocking(move |driver| driver.truncate(length_bytes)).await?;
-        self.node.set_length(length_bytes);
-        Ok(())
+        let node = Arc::clone(&self.node);
+        // The operation owns what goes with it, so that it ends whole even if this future is dropped.
+        crate::aio::offload(move || {
+            let _exclusive = exclusive;
+            node.driver.truncate(length_bytes)?;
+            node.set_length(length_bytes);
+            Ok(())
+        })
+        .await
     }
 
     /// How many bytes of storage the image occupies.
@@ -161,14 +168,23 @@ impl BlockBackend {
     /// When the range is not registered.
     pub async fn unregister_buf(&self, region: &MemRegion) -> Result<(), BlockError> {
         let (unused, lanes) = self.node.unregister_region(region)?;
-        if !unused.is_empty() {
-            self.drain().await;
+        if unused.is_empty() {
+            return Ok(());
         }
-        for region in &unused {
-            self.tell_lanes(lanes.clone(), region, |channel, region| {
-                channel.with_state(|state| state.leaf.unregister_buf(region));
-            })
-            .await;
+        let backend = self.clone();
+        let rest = async move {
+            backend.drain().await;
+            for region in &unused {
+                let forget = |channel: &ChannelInner, region: &MemRegion| {
+                    channel.with_state(|state| state.leaf.unregister_buf(region));
+                };
+                backend.tell_lanes(lanes.clone(), region, forget).await;
+            }
+        };
+        // A task of its own: the lanes have to be told, and the memory kept until then, even if this future is dropped.
+        match AioContext::current() {
+            Some(ctx) => ctx.spawn(rest).await,
+            None => rest.await,
         }
         Ok(())
     }

@@ -82,7 +82,12 @@ pub(super) struct State {
     fall_back: Vec<Tag>,
     wakes: Vec<Waker>,
     clear_waits: Vec<ClearWait>,
-    slot_waiters: VecDeque<Waker>,
+    /// Futures that wait for a slot, oldest first, by ticket. One whose ticket is not here was called.
+    slot_waiters: VecDeque<(u64, Waker)>,
+    next_ticket: u64,
+    /// What is to be dropped when nothing is borrowed: it may run foreign code.
+    answered: Vec<ClearWait>,
+    orphaned: Vec<Payload>,
     tag_waiters: VecDeque<Waker>,
     pub(super) bounce: Option<BlockPool>,
     pub(super) bounce_waiters: VecDeque<Waker>,
@@ -189,6 +194,12 @@ impl Drop for Channel {
         // A handler may own things that own this channel.
         let handler = self.inner.handler.try_borrow_mut().ok().and_then(|mut handler| handler.take());
         drop(handler);
+        // Futures without a slot are told that they will get none.
+        self.inner.with_state(|state| {
+            let waiters = std::mem::take(&mut state.slot_waiters);
+            state.wakes.extend(waiters.into_iter().map(|(_, waker)| waker));
+        });
+        self.inner.run_wakes();
         self.inner.leave_lane_when_idle();
     }
 }
@@ -209,6 +220,9 @@ impl State {
             wakes: Vec::with_capacity(tags),
             clear_waits: Vec::new(),
             slot_waiters: VecDeque::new(),
+            next_ticket: 0,
+            answered: Vec::new(),
+            orphaned: Vec::new(),
             tag_waiters: VecDeque::new(),
             bounce: None,
             bounce_waiters: VecDeque::new(),
@@ -258,7 +272,7 @@ impl State {
                 }
             }
             Target::Orphan => {
-                drop(payload);
+                self.orphaned.push(payload);
                 self.release(tag);
             }
         }
@@ -267,18 +281,19 @@ impl State {
     /// Releases a slot and lets one who waits for a slot of its kind go on.
     pub(super) fn release(&mut self, tag: Tag) {
         self.slots.release(tag);
-        self.wakes.extend(self.slot_waiters.pop_front());
+        self.wakes.extend(self.slot_waiters.pop_front().map(|(_, waker)| waker));
         self.wakes.extend(self.tag_waiters.pop_front());
     }
 
-    /// Answers those whose requests have all ended.
+    /// Sets those aside to be answered whose requests have all ended.
     #[cold]
-    fn answer_clear_waits(&mut self) {
+    fn settle_clear_waits(&mut self) {
         let slots = &self.slots;
-        self.clear_waits.retain_mut(|wait| {
+        let ended = self.clear_waits.extract_if(.., |wait| {
             wait.names.retain(|name| slots.is_active(*name));
-            !wait.names.is_empty()
+            wait.names.is_empty()
         });
+        self.answered.extend(ended);
     }
 }
 
@@ -344,23 +359,55 @@ impl ChannelInner {
         f(&mut self.state.borrow_mut())
     }
 
-    /// `waker` is woken when a public slot may be free.
-    pub(super) fn wait_for_slot(&self, waker: &Waker) {
-        self.state.borrow_mut().slot_waiters.push_back(waker.clone());
+    /// Queues for a slot, or stays in the queue under `ticket`. `waker` is woken when it is this one's turn.
+    pub(super) fn wait_for_slot(&self, ticket: Option<u64>, waker: &Waker) -> u64 {
+        let waker = waker.clone();
+        let mut borrowed = self.state.borrow_mut();
+        let state = &mut *borrowed;
+        let place = state.slot_waiters.iter_mut().find(|(other, _)| Some(*other) == ticket);
+        let (ticket, old) = match place {
+            Some((ticket, old)) => (*ticket, Some(std::mem::replace(old, waker))),
+            None => {
+                state.next_ticket += 1;
+                state.slot_waiters.push_back((state.next_ticket, waker));
+                (state.next_ticket, None)
+            }
+        };
+        drop(borrowed);
+        drop(old);
+        ticket
     }
 
-    /// A slot waiter went away; somebody else may need the wake-up that it got.
-    pub(super) fn pass_slot_on(&self) {
+    /// Takes a ticket out of the queue; false if it was called already.
+    pub(super) fn leave_queue(&self, ticket: u64) -> bool {
         let mut state = self.state.borrow_mut();
-        let next = state.slot_waiters.pop_front();
-        state.wakes.extend(next);
+        let place = state.slot_waiters.iter().position(|(other, _)| *other == ticket);
+        let gone = place.and_then(|place| state.slot_waiters.remove(place));
         drop(state);
+        gone.is_some()
+    }
+
+    /// A future that waited goes away. If it was called, the next one is called instead.
+    pub(super) fn pass_slot_on(&self, ticket: u64) {
+        if self.leave_queue(ticket) {
+            return;
+        }
+        self.with_state(|state| {
+            let next = state.slot_waiters.pop_front();
+            state.wakes.extend(next.map(|(_, waker)| waker));
+        });
         self.run_wakes();
+    }
+
+    /// Whether the channel was dropped: no new request gets in.
+    pub(super) fn is_closing(&self) -> bool {
+        self.closing.get()
     }
 
     /// `waker` is woken when an internal slot may be free.
     pub(super) fn wait_for_tag(&self, waker: &Waker) {
-        self.state.borrow_mut().tag_waiters.push_back(waker.clone());
+        let waker = waker.clone();
+        self.state.borrow_mut().tag_waiters.push_back(waker);
     }
 
     /// Answers when every request that is in flight now, or every one that overlaps `range`, has ended.

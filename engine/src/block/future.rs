@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 use corelane_dma::{IoBuf, IoVector, Payload};
 
 use super::channel::{Channel, ChannelInner};
-use super::errno::IoResult;
+use super::errno::{Errno, IoResult};
 use super::request::{ReqFlags, Request};
 use super::slots::{Phase, SlotName, Target};
 
@@ -57,7 +57,8 @@ impl Outcome for (IoResult, Box<IoVector>) {
 /// A request as a future: resolves to its result and, if it has any, its memory.
 ///
 /// Nothing happens before the first poll. Once polled, the request runs even if the future is dropped; its memory is
-/// then released when the device is done with it.
+/// then released when the device is done with it. A future that outlives its [`Channel`] without having got a slot
+/// resolves to `ENOMEDIUM`.
 #[must_use = "nothing happens before the first poll"]
 pub struct IoFuture<O> {
     channel: Rc<ChannelInner>,
@@ -67,7 +68,8 @@ pub struct IoFuture<O> {
 
 enum Stage {
     Unsent(Request),
-    Waiting(Request),
+    /// In the queue for a slot, under this ticket unless it was called already.
+    Waiting(Request, u64),
     Sent(SlotName),
     Over,
 }
@@ -128,34 +130,49 @@ impl<O> IoFuture<O> {
         IoFuture { channel, stage: Stage::Sent(name), outcome: PhantomData }
     }
 
-    fn send(&mut self, request: Request, cx: &Context<'_>) {
+    /// Tries to get a slot. Gives the request back if there never will be one: the channel is closed.
+    fn send(&mut self, request: Request, ticket: Option<u64>, cx: &Context<'_>) -> Option<Request> {
+        if self.channel.is_closing() {
+            return Some(request);
+        }
         self.stage = match self.channel.enter(request, Target::Future) {
-            Ok(name) => Stage::Sent(name),
-            Err(rejected) => {
-                self.channel.wait_for_slot(cx.waker());
-                Stage::Waiting(rejected.0)
+            Ok(name) => {
+                if let Some(ticket) = ticket {
+                    self.channel.leave_queue(ticket);
+                }
+                Stage::Sent(name)
             }
+            Err(rejected) => Stage::Waiting(rejected.0, self.channel.wait_for_slot(ticket, cx.waker())),
         };
+        None
     }
 
-    /// The outcome, if the request has ended; otherwise leaves the waker.
+    /// The outcome, if the request has ended; otherwise leaves the waker. Wakers are cloned and dropped, as foreign code,
+    /// without a borrow.
     fn take(&self, name: SlotName, cx: &Context<'_>) -> Option<(IoResult, Payload)> {
-        let outcome = self.channel.with_state(|state| {
-            let cold = state.slots.cold_mut(name.tag)?;
-            let outcome = cold.outcome.take();
-            match &outcome {
-                Some(_) => state.release(name.tag),
-                None => match &mut cold.waker {
-                    Some(waker) => waker.clone_from(cx.waker()),
-                    none => *none = Some(cx.waker().clone()),
-                },
+        let ended = self.channel.with_state(|state| {
+            let outcome = state.slots.cold_mut(name.tag)?.outcome.take();
+            if outcome.is_some() {
+                state.release(name.tag);
             }
             outcome
         });
-        if outcome.is_some() {
+        if ended.is_some() {
             self.channel.run_wakes();
+            return ended;
         }
-        outcome
+        let known = self.channel.with_state(|state| {
+            let cold = state.slots.cold_mut(name.tag);
+            cold.and_then(|cold| cold.waker.as_ref()).is_some_and(|waker| waker.will_wake(cx.waker()))
+        });
+        if !known {
+            let waker = cx.waker().clone();
+            let old = self.channel.with_state(|state| {
+                state.slots.cold_mut(name.tag).and_then(|cold| cold.waker.replace(waker))
+            });
+            drop(old);
+        }
+        None
     }
 }
 
@@ -164,9 +181,16 @@ impl<O: Outcome> Future for IoFuture<O> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
-        match std::mem::replace(&mut this.stage, Stage::Over) {
-            Stage::Unsent(request) | Stage::Waiting(request) => this.send(request, cx),
-            stage => this.stage = stage,
+        let refused = match std::mem::replace(&mut this.stage, Stage::Over) {
+            Stage::Unsent(request) => this.send(request, None, cx),
+            Stage::Waiting(request, ticket) => this.send(request, Some(ticket), cx),
+            stage => {
+                this.stage = stage;
+                None
+            }
+        };
+        if let Some(Request { payload, .. }) = refused {
+            return Poll::Ready(O::new(Err(Errno::ENOMEDIUM.into()), payload));
         }
         let Stage::Sent(name) = this.stage else {
             assert!(!matches!(this.stage, Stage::Over), "a future is not polled after it was ready");
@@ -185,7 +209,7 @@ impl<O: Outcome> Future for IoFuture<O> {
 impl<O> Drop for IoFuture<O> {
     fn drop(&mut self) {
         match self.stage {
-            Stage::Waiting(_) => self.channel.pass_slot_on(),
+            Stage::Waiting(_, ticket) => self.channel.pass_slot_on(ticket),
             Stage::Sent(name) => {
                 let cold = self.channel.with_state(|state| {
                     let slot = state.slots.get_mut(name.tag)?;

@@ -17,7 +17,6 @@ pub(super) struct Plan {
     max_iov: usize,
     /// Bit *i* is set if the device has answered that it cannot do operation *i*.
     unsupported: u8,
-    /// Flags that may go down with each operation.
     /// By operation: the flags that it may not carry on the fast path, and [`NEVER`] if it has none.
     forbidden: [u8; Op::COUNT],
     /// Flags that every write carries.

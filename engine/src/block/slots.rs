@@ -194,7 +194,9 @@ impl SlotTable {
         let public = self.slots.iter().take(self.depth as usize).enumerate();
         public
             .filter(|(_, slot)| {
-                slot.phase == Phase::Tracked && slot.offset < end && slot.offset + slot.bytes > start
+                slot.phase == Phase::Tracked
+                    && slot.offset < end
+                    && slot.offset.saturating_add(slot.bytes) > start
             })
             .map(|(index, slot)| SlotName { tag: Tag(index as u32), generation: slot.generation })
             .collect()

@@ -76,6 +76,7 @@ impl Job<'_> {
     async fn read(&self, shared: &SharedPayload) -> IoResult {
         let (start, len) = self.cover();
         self.track(start, start + len).await;
+        self.check_range()?;
         let transfer = Transfer::new(self.channel, Op::Read, ReqFlags::empty(), Some(shared));
         self.pieces(&transfer).await
     }
@@ -84,6 +85,7 @@ impl Job<'_> {
         let (fua, flush_after) = self.fua(self.node().node.driver.supported_write_flags());
         let transfer = Transfer::new(self.channel, Op::Write, fua, Some(shared));
         let _exclusive = self.claim().await;
+        self.check_range()?;
         self.pieces(&transfer).await?;
         self.flush_if(flush_after).await
     }
@@ -137,7 +139,8 @@ impl Job<'_> {
     async fn write_zeroes(&self) -> IoResult {
         let supported = self.node().node.driver.supported_zero_flags();
         let (fua, flush_after) = self.fua(supported.unwrap_or_else(ReqFlags::empty));
-        let (write_fua, _) = self.fua(self.node().node.driver.supported_write_flags());
+        let (write_fua, flush_after_write) = self.fua(self.node().node.driver.supported_write_flags());
+        let flush_after = flush_after || flush_after_write;
         let (start, len) = self.cover();
         let aligned = (start, len) == (self.offset, self.bytes);
         if !aligned && self.flags.contains(ReqFlags::NO_FALLBACK) {
@@ -145,6 +148,7 @@ impl Job<'_> {
         }
         let zeroes = Transfer::new(self.channel, Op::Write, write_fua, None);
         let _exclusive = self.claim().await;
+        self.check_range()?;
         let align = u64::from(self.channel.node.limits.request_alignment);
         let (head, tail) = ((align - self.offset % align) % align, (self.offset + self.bytes) % align);
         // Inside one block, or two with nothing between them.
@@ -212,6 +216,7 @@ impl Job<'_> {
             return Ok(());
         }
         self.track(start, end).await;
+        self.check_range()?;
         let rule = (u64::from(limits.discard_alignment()), limits.discard_bound());
         let mut at = start;
         while at < end {
@@ -246,6 +251,16 @@ impl Job<'_> {
 
     fn cover(&self) -> (u64, u64) {
         self.channel.node.limits.cover(self.offset, self.bytes)
+    }
+
+    /// Whether the range is still within the device: it may have been cut off while the request waited.
+    fn check_range(&self) -> IoResult {
+        let length = self.channel.node.length();
+        if self.offset <= length && self.bytes <= length - self.offset {
+            Ok(())
+        } else {
+            Err(Errno::EIO.into())
+        }
     }
 
     /// Makes sure of the range for a write: alone if blocks are read, changed and written back.

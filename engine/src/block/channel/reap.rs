@@ -22,7 +22,7 @@ impl ChannelInner {
         let mut state = self.state.borrow_mut();
         state.end(tag, result, payload);
         if !state.clear_waits.is_empty() {
-            state.answer_clear_waits();
+            state.settle_clear_waits();
         }
         drop(state);
         self.after_reap();
@@ -36,6 +36,7 @@ impl ChannelInner {
                 self.fall_back(tag);
             }
         }
+        self.drop_foreign();
         self.run_wakes();
         if self.has_handler.get() {
             self.run_handler();
@@ -43,6 +44,13 @@ impl ChannelInner {
         if self.closing.get() {
             self.leave_lane_when_idle();
         }
+    }
+
+    /// Answers whoever waited for requests to end, and gives up the memory of those that nobody waits for.
+    fn drop_foreign(&self) {
+        let (answered, orphaned) = self
+            .with_state(|state| (std::mem::take(&mut state.answered), std::mem::take(&mut state.orphaned)));
+        drop((answered, orphaned));
     }
 
     fn run_handler(&self) {
@@ -89,11 +97,15 @@ impl ChannelInner {
     #[inline]
     fn take_done(&self) -> Vec<LeafCompletion> {
         let mut state = self.state.borrow_mut();
-        let spare = std::mem::take(&mut state.spare);
+        let mut spare = std::mem::take(&mut state.spare);
+        if spare.capacity() == 0 {
+            // A drain within a drain, or after one whose callback panicked: the leaf queue needs room to complete into.
+            spare.reserve(state.reaped.capacity());
+        }
         let batch = std::mem::replace(&mut state.done, spare);
         if !state.slot_waiters.is_empty() {
             let count = batch.len().min(state.slot_waiters.len());
-            let waiters: Vec<Waker> = state.slot_waiters.drain(..count).collect();
+            let waiters: Vec<Waker> = state.slot_waiters.drain(..count).map(|(_, waker)| waker).collect();
             state.wakes.extend(waiters);
             drop(state);
             self.run_wakes();
@@ -133,9 +145,13 @@ impl ChannelInner {
             self.take_others(state, start + other);
         }
         if count > 0 && !state.clear_waits.is_empty() {
-            state.answer_clear_waits();
+            state.settle_clear_waits();
         }
-        (count, !state.wakes.is_empty() || !state.fall_back.is_empty())
+        let more = !state.wakes.is_empty()
+            || !state.fall_back.is_empty()
+            || !state.answered.is_empty()
+            || !state.orphaned.is_empty();
+        (count, more)
     }
 
     /// Takes in what is from `start` on in the batch and may be anything: a future's, a command's, an error, nonsense.
