@@ -1,7 +1,7 @@
 //! What the loops of a lane work with, and what they leave behind.
 //!
-//! Invariant: `stats` covers the time since [`Session::begin_measuring`], which a change of the order from ramp to
-//! measure calls.
+//! Invariant: `stats` covers the time since [`Session::begin_measuring`], which a change of the order from ramp to any
+//! other calls.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -147,7 +147,8 @@ impl<'a> Session<'a> {
         }
         let order = self.control.order();
         // The ramp's requests in flight are measured when they end, as in fio.
-        if self.order == Order::Ramp && order == Order::Measure {
+        // A lane that was slow to look may find the ramp over and the time too; what it did in the ramp is no figure then.
+        if self.order == Order::Ramp && order > Order::Ramp {
             self.begin_measuring();
         }
         self.order = order;
@@ -251,4 +252,42 @@ impl<'a> Session<'a> {
 /// At least 1, so that a direction that was busy has a run time; rounded, as fio does.
 fn whole_ms(elapsed: Duration) -> u64 {
     u64::try_from((elapsed.as_micros() + 500) / 1000).unwrap_or(u64::MAX).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use corelane_dma::Backing;
+    use corelane_engine::aio::AioConfig;
+
+    use super::*;
+    use crate::options::{GlobalSpec, parse_job_text};
+
+    /// Reads that are counted after `orders` were given one after another, the lane looking after the first and the last.
+    fn counted_after(orders: &[Order]) -> u64 {
+        let plan = parse_job_text(Path::new("test"), "[j]\nsize=64k\n", &GlobalSpec::default()).unwrap();
+        let ctx = AioContext::new(&AioConfig::default()).unwrap();
+        let pool = BlockPool::new(4096, 1, 4096, Backing::Pages).unwrap();
+        let control = LaneControl::default();
+        control.give(orders[0]);
+        let mut session =
+            Session::new(&ctx, &plan.jobs[0], &control, Vec::new(), (&pool, Box::new(|_| ())));
+        session.wait_for_start();
+        assert!(session.may_go_on());
+        session.stats.record_done_batch(stats::Direction::Read, 3, 3 * 4096);
+        orders[1..].iter().for_each(|&order| control.give(order));
+        let last = orders[orders.len() - 1];
+        assert_eq!(session.may_go_on(), last < Order::Stop);
+        session.end_measuring();
+        session.stats.directions[stats::Direction::Read].ios
+    }
+
+    #[test]
+    fn a_ramp_is_forgotten_whichever_order_ends_it() {
+        for end in [Order::Measure, Order::Stop, Order::Abort] {
+            assert_eq!(counted_after(&[Order::Ramp, end]), 0, "{end:?}");
+            assert_eq!(counted_after(&[Order::Ramp, Order::Measure, end]), 0, "{end:?}");
+        }
+        assert_eq!(counted_after(&[Order::Ramp]), 0, "it ended before the ramp did");
+        assert_eq!(counted_after(&[Order::Measure, Order::Stop]), 3);
+    }
 }
