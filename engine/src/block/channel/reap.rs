@@ -83,7 +83,15 @@ impl ChannelInner {
 
     #[inline(always)]
     pub(super) fn drain(&self, mut each: impl FnMut(Completion)) {
+        if self.state.borrow().done.is_empty() {
+            return;
+        }
         let mut batch = self.take_done();
+        if batch.len() == 1
+            && let Some(LeafCompletion { token, result, payload, .. }) = batch.pop()
+        {
+            each(Completion { token, result, payload });
+        }
         for LeafCompletion { token, result, payload, .. } in batch.drain(..) {
             each(Completion { token, result, payload });
         }
