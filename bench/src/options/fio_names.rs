@@ -114,7 +114,7 @@ const JOB_NEAREST: &[(&str, &str)] = &[
     ("unified_rw_reporting", "group_reporting"),
     ("disable_bw_measurement", "gtod_reduce"),
     ("disable_bw", "gtod_reduce"),
-    ("unit_base", "kb_base"),
+    ("unit_base", "--output-format=json, which has bytes per second"),
     ("block_error_percentiles", "continue_on_error"),
     ("steadystate", "ramp_time with runtime"),
     ("ss", "ramp_time with runtime"),

@@ -11,8 +11,8 @@ const SPLIT_MAX: usize = 64;
 const PERCENTILES_MAX: usize = 20;
 /// Largest block, bytes: every request in flight has a buffer of its own.
 const BLOCK_MAX: u64 = 1 << 30;
-/// Largest CPU number taken: what `cpu_set_t` holds is 1023, kernels are built for up to 8192 CPUs.
-const CPU_MAX: u32 = 8191;
+/// Largest CPU number that a `cpu_set_t` holds (sched_setaffinity(2)); kernels are built for up to 8192 CPUs.
+const CPU_MAX: u32 = 1023;
 
 /// Reads up to three values separated by commas. A value holds for the directions after it too, unless a comma ends
 /// it: `8k` is for all, `8k,` for reads, `,8k` for writes and trims.

@@ -236,7 +236,7 @@ impl Kind {
             Kind::Text => "text".to_owned(),
             Kind::OptionalText => "text; may be left out".to_owned(),
             Kind::Names => r"names separated by `:`; `\:` is a colon in a name".to_owned(),
-            Kind::Cpus => "CPU numbers from 0 and ranges of them, such as 0,2-3".to_owned(),
+            Kind::Cpus => "CPU numbers from 0 to 1023 and ranges of them, such as 0,2-3".to_owned(),
             Kind::Percentiles => "per cent, above 0 up to 100, separated by `:`; at most 20".to_owned(),
             Kind::Distribution => {
                 "random, zipf:THETA, pareto:POWER or normal:DEVIATION, each of the last three with \

@@ -14,7 +14,7 @@ use rustix::fs::{StatFs, statfs};
 
 use super::error::RunError;
 use super::files::{self, Need};
-use crate::options::{GlobalSpec, OptionError, Plan, parse_job_text};
+use crate::options::{GlobalSpec, LockingMode, OptionError, Plan, parse_job_text};
 
 /// Length of the scratch file, MiB: more than processor caches hold, little enough to be laid out in a second.
 const FILE_MIB: u64 = 256;
@@ -61,7 +61,7 @@ pub fn jobs(global: &GlobalSpec) -> Result<Builtin, RunError> {
         directory.display().to_string()
     };
     super::say(&format!("a scratch file of {FILE_MIB} MiB is made in {place}; it is gone afterwards"));
-    let need = Need { length_bytes: FILE_MIB << 20, data: true, may_change: true };
+    let need = Need { length_bytes: FILE_MIB << 20, data: true, may_change: true, locking: LockingMode::Off };
     files::prepare(&path, need, &AtomicBool::new(false), |_| ())?;
     let plan = parse_job_text(Path::new("built-in jobs"), &text(&path), global)
         .map_err(|error| failed(refused(&error)))?;

@@ -117,6 +117,11 @@ impl Devices {
         Ok(Device { backend, path: path.into(), _path: shared })
     }
 
+    /// How `path` is locked: as strictly as the strictest job that uses it asks for.
+    pub fn locking(&self, spec: &JobSpec, path: &Path) -> LockingMode {
+        self.uses.get(&identity(path)).and_then(|known| known.locking).unwrap_or(spec.target.locking)
+    }
+
     /// The driver's options, or `None` for a device in memory. `first`: nobody has the path open, so locks are taken.
     fn file_options(&self, spec: &JobSpec, path: &Path, first: bool) -> Option<FileOptions> {
         let target = &spec.target;
@@ -124,23 +129,28 @@ impl Devices {
             return None;
         }
         let known = self.uses.get(&identity(path)).copied().unwrap_or_default();
-        let locking = if first { known.locking.unwrap_or(target.locking) } else { LockingMode::Off };
+        let locking = if first { self.locking(spec, path) } else { LockingMode::Off };
         let sqpoll = target.sq_thread.map(|thread| SqPoll { cpu: thread.cpu, ..SqPoll::default() });
         Some(
             FileOptions::new(path)
                 .cache(file_cache(target.cache))
                 .read_only(!known.written && !writes(spec))
-                .locking(match locking {
-                    LockingMode::Auto => Locking::Auto,
-                    LockingMode::On => Locking::On,
-                    LockingMode::Off => Locking::Off,
-                })
+                .locking(driver_locking(locking))
                 // What a job trims is to be deallocated.
                 .discard(DiscardMode::Unmap)
                 .iopoll(target.hipri)
                 .sqpoll(sqpoll)
                 .fixed_file(target.registered_files),
         )
+    }
+}
+
+/// The driver's word for how images are locked.
+pub fn driver_locking(locking: LockingMode) -> Locking {
+    match locking {
+        LockingMode::Auto => Locking::Auto,
+        LockingMode::On => Locking::On,
+        LockingMode::Off => Locking::Off,
     }
 }
 

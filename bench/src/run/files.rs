@@ -9,12 +9,14 @@ use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
+use corelane_drivers::file::{FileDriver, FileOptions};
 use rustix::fs::{Advice, FallocateFlags, fadvise, fallocate};
 use rustix::io::Errno;
 
+use super::devices;
 use super::error::RunError;
 use super::region::Present;
-use crate::options::{Access, JobSpec};
+use crate::options::{Access, JobSpec, LockingMode};
 use crate::workload::job_seed;
 
 /// How much is written at once.
@@ -29,13 +31,15 @@ pub struct Need {
     pub data: bool,
     /// Whether it may be made or made longer.
     pub may_change: bool,
+    /// How an image that is made longer is guarded meanwhile.
+    pub locking: LockingMode,
 }
 
 impl Need {
-    /// Of a job whose region needs a file of `length_bytes`.
-    pub fn of(spec: &JobSpec, length_bytes: u64) -> Need {
+    /// Of a job whose region needs a file of `length_bytes`. `locking`: what the whole run asks for.
+    pub fn of(spec: &JobSpec, length_bytes: u64, locking: LockingMode) -> Need {
         let only_checks = spec.verify.as_ref().is_some_and(|verify| verify.only);
-        Need { length_bytes, data: spec.workload.rw.uses(Access::Read), may_change: !only_checks }
+        Need { length_bytes, data: spec.workload.rw.uses(Access::Read), may_change: !only_checks, locking }
     }
 }
 
@@ -67,9 +71,11 @@ pub fn look(path: &Path) -> Result<Present, RunError> {
 /// Makes the file at `path` fit `need`. Stops early, with what is done so far, when `stop` is set. `tell` is called
 /// with the number of bytes that are going to be written, before that begins.
 ///
+/// The image is locked as by one who writes it, from before it is changed until it has its length.
+///
 /// # Errors
-/// [`RunError::File`] for whatever the system refuses, [`RunError::Size`] for a file that may not be changed and is too
-/// short.
+/// [`RunError::Block`] when another program uses the image, [`RunError::File`] for whatever the system refuses,
+/// [`RunError::Size`] for a file that may not be changed and is too short.
 pub fn prepare(path: &Path, need: Need, stop: &AtomicBool, tell: impl FnOnce(u64)) -> Result<(), RunError> {
     let present = look(path)?;
     let length = present.length_bytes.unwrap_or(0);
@@ -88,7 +94,13 @@ pub fn prepare(path: &Path, need: Need, stop: &AtomicBool, tell: impl FnOnce(u64
         let hint = if missing { "; its directory must exist" } else { "" };
         RunError::File { what: "create", path: path.into(), source, hint }
     })?;
-    let done = if need.data {
+    // The driver locks what it opens; nothing is written through it.
+    let _locked = FileDriver::open(&FileOptions::new(path).locking(devices::driver_locking(need.locking)))?;
+    // Who had it until now may have made it longer.
+    let length = look(path)?.length_bytes.unwrap_or(0);
+    let done = if length >= need.length_bytes {
+        Ok(())
+    } else if need.data {
         tell(need.length_bytes - length);
         write_data(&file, length, need.length_bytes, stop)
     } else {
@@ -166,7 +178,27 @@ mod tests {
     static RUN_ON: AtomicBool = AtomicBool::new(false);
 
     fn need(length_bytes: u64, data: bool) -> Need {
-        Need { length_bytes, data, may_change: true }
+        Need { length_bytes, data, may_change: true, locking: LockingMode::Auto }
+    }
+
+    #[test]
+    fn an_image_that_another_uses_is_not_changed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        fs::write(&path, b"theirs").unwrap();
+        let other = FileDriver::open(&FileOptions::new(&path)).unwrap();
+        for data in [true, false] {
+            let error = prepare(&path, need(1 << 20, data), &RUN_ON, |_| panic!("it must not begin"));
+            let error = error.unwrap_err().to_string();
+            assert!(error.contains("lock"), "{error}");
+            assert_eq!(fs::read(&path).unwrap(), b"theirs");
+        }
+        let unguarded = Need { locking: LockingMode::Off, ..need(4096, false) };
+        prepare(&path, unguarded, &RUN_ON, |_| ()).unwrap();
+        drop(other);
+        prepare(&path, need(8192, true), &RUN_ON, |_| ()).unwrap();
+        prepare(&path, need(1 << 20, true), &RUN_ON, |_| ()).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().len(), 1 << 20);
     }
 
     #[test]

@@ -3,6 +3,8 @@
 //! The lane owns everything that is not shared: event loop, channels, buffers, statistics. The conductor talks to it
 //! through [`LaneControl`] and a mail that wakes it; it answers with [`Event`]s.
 
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 use std::thread::JoinHandle;
@@ -147,9 +149,24 @@ fn work(plan: &LanePlan) -> Result<LaneOutcome, RunError> {
     let spec = &*plan.spec;
     pin(spec)?;
     let ctx = AioContext::new(&configs::aio(spec, format!("{}.{}", spec.name, plan.index.clone)))?;
-    let outcome = work_in(plan, &ctx);
-    ctx.shutdown();
-    outcome
+    in_context(&ctx, || work_in(plan, &ctx))
+}
+
+/// Works, and ends the context whatever way the work ends: another lane that waits for an answer of this one gets a
+/// refusal then, where it would wait for ever.
+fn in_context<T>(ctx: &AioContext, work: impl FnOnce() -> T) -> T {
+    let done = catch_unwind(AssertUnwindSafe(work));
+    match done {
+        Ok(done) => {
+            ctx.shutdown();
+            done
+        }
+        Err(panic) => {
+            // A context that panicked inside its turn refuses to be ended, by another panic; the first is what counts.
+            let _ = catch_unwind(AssertUnwindSafe(|| ctx.shutdown()));
+            resume_unwind(panic)
+        }
+    }
 }
 
 fn work_in(plan: &LanePlan, ctx: &AioContext) -> Result<LaneOutcome, RunError> {
@@ -198,15 +215,19 @@ fn run_loop<M: Meter>(session: &mut Session<'_>, meter: &mut M) -> Result<Genera
 /// Restricts the thread to the CPUs that the job allows.
 fn pin(spec: &JobSpec) -> Result<(), RunError> {
     let Some(cpus) = &spec.cpus_allowed else { return Ok(()) };
-    let mut set = rustix::thread::CpuSet::new();
-    for &cpu in cpus.0.iter().filter(|&&cpu| (cpu as usize) < rustix::thread::CpuSet::MAX_CPU) {
-        set.set(cpu as usize);
+    let failed = |cpus: &[u32], source| {
+        let list: Vec<String> = cpus.iter().map(ToString::to_string).collect();
+        RunError::Thread { what: format!("run on cpus_allowed={}", list.join(",")), source }
+    };
+    let limit = rustix::thread::CpuSet::MAX_CPU;
+    let (small, large): (Vec<u32>, Vec<u32>) = cpus.0.iter().partition(|&&cpu| (cpu as usize) < limit);
+    if !large.is_empty() {
+        let text = format!("a thread can be bound to CPUs 0 to {} (cpu_set_t)", limit - 1);
+        return Err(failed(&large, io::Error::new(io::ErrorKind::InvalidInput, text)));
     }
-    rustix::thread::sched_setaffinity(None, &set).map_err(|errno| {
-        let list: Vec<String> = cpus.0.iter().map(ToString::to_string).collect();
-        let what = format!("run on cpus_allowed={}", list.join(","));
-        RunError::Thread { what, source: errno.into() }
-    })
+    let mut set = rustix::thread::CpuSet::new();
+    small.iter().for_each(|&cpu| set.set(cpu as usize));
+    rustix::thread::sched_setaffinity(None, &set).map_err(|errno| failed(&small, errno.into()))
 }
 
 fn open_files(plan: &LanePlan, ctx: &AioContext) -> Result<Vec<LaneFile>, RunError> {
@@ -256,4 +277,38 @@ fn close(ctx: &AioContext, files: Vec<LaneFile>) {
     }
     drop(channels);
     ctx.turn(Wait::No);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use corelane_engine::aio::AioConfig;
+
+    use super::*;
+    use crate::options::{CpuSet, GlobalSpec, parse_job_text};
+
+    #[test]
+    fn a_lane_that_panics_takes_no_more_mail() {
+        let ctx = AioContext::new(&AioConfig::default()).unwrap();
+        let handle = ctx.handle();
+        let worked = catch_unwind(AssertUnwindSafe(|| {
+            in_context(&ctx, || {
+                handle.try_post(Box::new(|_| ())).unwrap();
+                panic!("on purpose");
+            });
+        }));
+        let text = worked.unwrap_err().downcast_ref::<&str>().copied();
+        assert_eq!(text, Some("on purpose"));
+        assert!(handle.try_post(Box::new(|_| ())).is_err(), "nobody would ever look at it");
+    }
+
+    #[test]
+    fn cpus_that_cannot_be_had_are_named() {
+        let plan = parse_job_text(Path::new("test"), "[j]\nsize=64k\n", &GlobalSpec::default()).unwrap();
+        let mut spec = plan.jobs[0].clone();
+        spec.cpus_allowed = Some(CpuSet(vec![0, 1024, 2000]));
+        let error = pin(&spec).unwrap_err().to_string();
+        assert!(error.contains("cpus_allowed=1024,2000:") && error.contains("0 to 1023"), "{error}");
+    }
 }

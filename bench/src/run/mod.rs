@@ -37,7 +37,7 @@ use std::time::Instant;
 
 pub use error::RunError;
 
-use crate::options::{EngineKind, GlobalSpec, Plan};
+use crate::options::{EngineKind, GlobalSpec, JobSpec, Plan};
 use crate::report::{self, DiskWatch};
 use conductor::Conductor;
 use output::Output;
@@ -82,7 +82,9 @@ pub fn run(plan: &Plan) -> Result<Ended, RunError> {
         setup.prepare_files(job).map_err(|error| error.of_job(&job.name))?;
     }
     let paths: Vec<_> = plan.jobs.iter().filter(|job| job.target.engine == EngineKind::IoUring).collect();
-    let paths: Vec<_> = paths.iter().flat_map(|job| job.file_paths(0)).collect();
+    let all_clones =
+        |job: &JobSpec| -> Vec<_> { (0..job.num_jobs).flat_map(|clone| job.file_paths(clone)).collect() };
+    let paths: Vec<_> = paths.iter().flat_map(|job| all_clones(job)).collect();
     let disks = DiskWatch::new(paths.iter().map(AsRef::<Path>::as_ref));
     let mut conductor = Conductor::new(plan, &setup, (sender, events), stop);
     let mut display = Display::new(plan, &mut output, began);

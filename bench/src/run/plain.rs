@@ -134,7 +134,10 @@ fn drive<M: Meter, const ALIKE: bool>(
         offsets: vec![0; depth as usize].into_boxed_slice(),
         failed: Vec::new(),
     };
-    hot.fill(depth);
+    // The run may have ended before this lane began.
+    if hot.session.may_go_on() {
+        hot.fill(depth);
+    }
     while hot.in_flight > 0 {
         hot.turn();
     }
@@ -290,5 +293,59 @@ fn fit(payload: &mut Payload, bytes: u64) {
     {
         // The pool's blocks are as long as the largest I/O; were they not, the block layer would refuse the request.
         let _ = buf.set_len(bytes as usize);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+    use std::sync::Arc;
+
+    use corelane_dma::{Backing, BlockPool};
+    use corelane_drivers::null::{NullDriver, NullOptions};
+    use corelane_engine::aio::{AioConfig, AioContext};
+    use corelane_engine::block::{BackendOptions, BlockBackend};
+
+    use super::*;
+    use crate::options::{GlobalSpec, parse_job_text};
+    use crate::run::configs::{self, LaneIndex};
+    use crate::run::control::{LaneControl, Order};
+    use crate::run::meter::Untimed;
+    use crate::workload::Region;
+
+    /// Requests that a job of 64 does, eight in flight, when `order` is the first that its lane sees.
+    fn done_under(order: Order) -> u64 {
+        let text = "[j]\nioengine=null\nsize=256k\nbs=4k\niodepth=8\n";
+        let plan = parse_job_text(Path::new("test"), text, &GlobalSpec::default()).unwrap();
+        let spec = &plan.jobs[0];
+        let ctx = AioContext::new(&AioConfig::default()).unwrap();
+        let _current = ctx.enter();
+        let pool = BlockPool::new(4096, 8, 4096, Backing::Pages).unwrap();
+        let options = NullOptions { size_bytes: 256 << 10, ..NullOptions::default() };
+        let driver = Arc::new(NullDriver::open(&options).unwrap());
+        let backend = BlockBackend::new(driver, BackendOptions::default()).unwrap();
+        let region = Region { offset_bytes: 0, size_bytes: 256 << 10 };
+        let index = LaneIndex { job: 0, clone: 0, lane: 0 };
+        let workload = configs::workload(spec, index, region, 256 << 10, (0, 1), 1);
+        let file = LaneFile {
+            path: PathBuf::from("null"),
+            channel: backend.channel(&ctx, 8).unwrap(),
+            generator: Generator::new(&workload).unwrap(),
+            workload,
+        };
+        assert!(suffices(spec, 1));
+        let control = LaneControl::default();
+        control.give(order);
+        let mut session = Session::new(&ctx, spec, &control, vec![file], (&pool, Box::new(|_| ())));
+        session.wait_for_start();
+        run(&mut session, &mut Untimed);
+        session.stats.directions[stats::Direction::Read].ios
+    }
+
+    #[test]
+    fn a_lane_that_comes_too_late_does_nothing() {
+        assert_eq!(done_under(Order::Stop), 0);
+        assert_eq!(done_under(Order::Abort), 0);
+        assert_eq!(done_under(Order::Measure), 64);
     }
 }

@@ -269,8 +269,7 @@ mod tests {
         let pool = BlockPool::new(4096, 1, 4096, Backing::Pages).unwrap();
         let control = LaneControl::default();
         control.give(orders[0]);
-        let mut session =
-            Session::new(&ctx, &plan.jobs[0], &control, Vec::new(), (&pool, Box::new(|_| ())));
+        let mut session = Session::new(&ctx, &plan.jobs[0], &control, Vec::new(), (&pool, Box::new(|_| ())));
         session.wait_for_start();
         assert!(session.may_go_on());
         session.stats.record_done_batch(stats::Direction::Read, 3, 3 * 4096);

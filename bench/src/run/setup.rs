@@ -51,7 +51,7 @@ impl Setup {
         for clone in 0..spec.num_jobs {
             for path in spec.file_paths(clone) {
                 let layout = layout(spec, clone, &path)?;
-                let need = Need::of(spec, layout.file_bytes);
+                let need = Need::of(spec, layout.file_bytes, self.devices.locking(spec, &path));
                 files::prepare(&path, need, &self.stop, |bytes| {
                     super::say(&format!(
                         "{}: laying out '{}' ({} MiB to write)",

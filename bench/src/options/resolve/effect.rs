@@ -2,9 +2,9 @@
 //! the job runs, because fio's users and job files have such options and it would run there.
 //!
 //! Options for all jobs are not looked at: they may be meant for some of the jobs. Nor is an option that says what
-//! holds anyway.
+//! holds anyway. An option that does less than in fio is noted wherever it stands.
 
-use super::super::spec::{Access, CompletionPolling, DirectionMix, EngineKind, JobSpec};
+use super::super::spec::{Access, CompletionPolling, DirectionMix, EngineKind, JobSpec, SyncMode};
 use super::view::{View, default_of};
 
 /// Options, whether they can have an effect in this job, and what would give them one.
@@ -95,6 +95,19 @@ const NEEDS: &[Need] = &[
 
 fn takes_latencies(job: &JobSpec) -> bool {
     job.measure.slat || job.measure.clat || job.measure.lat
+}
+
+/// A note for `sync=sync`, which waits for less than in fio.
+pub fn less_than_fio(view: &View, job: &JobSpec) -> Option<String> {
+    let waits = job.target.engine == EngineKind::IoUring && job.workload.rw.uses(Access::Write);
+    let is_less = waits && job.target.sync == SyncMode::Sync;
+    is_less.then(|| {
+        format!(
+            "{} makes each write wait as sync=dsync does (O_DSYNC): for its data and what reading it back needs, not for \
+             all metadata",
+            view.shown("sync")
+        )
+    })
 }
 
 /// A note for each option of the job's own section that does nothing.

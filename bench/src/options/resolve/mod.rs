@@ -98,6 +98,7 @@ impl<'a> Builder<'a> {
         let mut job = job_spec(title, section, &view)?;
         check::job(&view, &job)?;
         job.notes = effect::own_options(&view, &job);
+        job.notes.extend(effect::less_than_fio(&view, &job));
         run.check_job(&view, &job)?;
         if !run.wants(title) {
             return Ok(());

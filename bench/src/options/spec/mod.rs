@@ -37,9 +37,10 @@ pub struct JobSpec {
     /// The options of this section (not those inherited from `[global]`), canonical name and value, in the order
     /// given; a bare flag has the value `1`. This is what fio's JSON shows as `"job options"`.
     pub given: Vec<(String, String)>,
-    /// What the user should know of his options: which of them do nothing in this job, and what they need.
+    /// What the user should know of his options: which of them do nothing in this job and what they need, and which do
+    /// less than in fio.
     pub notes: Vec<String>,
-    /// How k, m, g and ki, mi, gi were read in this job, and which of the two the report prefers (`kb_base`).
+    /// How k, m, g and ki, mi, gi were read in this job (`kb_base`). The report has its units whatever this is.
     pub kb_base: KbBase,
 
     /// Reporting group, from 0: a job with `stonewall` or `new_group` (and the first job of every further job file)
@@ -83,10 +84,10 @@ pub struct JobSpec {
 /// How unit prefixes are read (fio's `kb_base`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum KbBase {
-    /// `kb_base=1024`, the default: `k` is 1024 and `ki` is 1000, fio's compatibility rule; reports prefer KiB.
+    /// `kb_base=1024`, the default: `k` is 1024 and `ki` is 1000, fio's compatibility rule.
     #[default]
     Binary,
-    /// `kb_base=1000`: `k` is 1000 and `ki` is 1024, as SI and IEC 80000-13 have it; reports prefer kB.
+    /// `kb_base=1000`: `k` is 1000 and `ki` is 1024, as SI and IEC 80000-13 have it.
     Decimal,
 }
 

@@ -47,7 +47,7 @@ pub enum EngineKind {
     /// Files and block devices through io_uring: the `file` driver.
     #[default]
     IoUring,
-    /// The `null` driver: completes at once, reads as zeroes, stores nothing.
+    /// The `null` driver: completes at once, stores nothing, and leaves a reader's buffers as they are.
     Null,
     /// The `mem` driver: a RAM disk of the job's `filesize` or `size`, gone when the job ends.
     Mem,
@@ -104,14 +104,16 @@ impl CacheMode {
 }
 
 /// Whether every write waits for stable storage (`sync`; open(2)).
+///
+/// `Sync` and `Dsync` run alike: the cache modes that they imply make each write wait as O_DSYNC does (RWF_DSYNC).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum SyncMode {
     /// It does not.
     #[default]
     None,
-    /// O_SYNC: data and all metadata.
+    /// What fio opens with O_SYNC. Here each write waits as with `Dsync`, and the job gets a note that says so.
     Sync,
-    /// O_DSYNC: data and the metadata that reading it back needs.
+    /// As with O_DSYNC: data and the metadata that reading it back needs.
     Dsync,
 }
 

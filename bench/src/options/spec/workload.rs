@@ -194,7 +194,8 @@ pub enum Distribution {
 /// How many requests are in flight and how they are batched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DepthSpec {
-    /// Requests in flight at most (`iodepth`), 1 to 65536.
+    /// Requests in flight at most (`iodepth`), 1 to 32,736: the entries of the largest ring
+    /// (io_uring_setup(2)) less the 32 requests that a channel keeps for itself.
     pub iodepth: u32,
     /// Requests handed to the kernel in one go (`iodepth_batch`), 1 to `iodepth`; `None` (not given): as many as the
     /// lane prepared in its turn, with one io_uring_enter. fio's default is one system call each.

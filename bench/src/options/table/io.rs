@@ -78,13 +78,16 @@ pub(super) const TARGET: &[OptionDef] = &[
         "sync",
         Kind::Choice(&[
             word("none", "Writes do not wait for stable storage."),
-            word("sync", "O_SYNC: data and all metadata are stable when a write completes."),
-            word("dsync", "O_DSYNC: data and what reading it back needs."),
+            word("sync", "The same as dsync, with a note; in fio O_SYNC, which waits for all metadata too."),
+            word(
+                "dsync",
+                "Data and what reading it back needs are stable when a write completes, as with O_DSYNC.",
+            ),
             synonym("0", "none", "The same as none."),
             synonym("1", "sync", "The same as sync."),
         ]),
         Fallback::Is("none"),
-        "Whether every write waits for stable storage.",
+        "Whether every write waits for stable storage; sync and dsync both make it wait as O_DSYNC does.",
     ),
     target(
         "cache",
@@ -278,9 +281,19 @@ pub(super) const EXTENT: &[OptionDef] = &[
     ),
 ];
 
+/// Largest `iodepth`: what fits a ring of its own, which has 32,768 entries (io_uring_setup(2)), beside the 32 requests
+/// that each of the block layer's channels keeps for itself. Engines without a ring could do with more; the bound is one
+/// for all.
+const IODEPTH_MAX: u64 = 32_736;
+
 /// Options of [`Group::Depth`].
 pub(super) const DEPTH: &[OptionDef] = &[
-    depth("iodepth", Kind::Count { min: 1, max: 65_536 }, Fallback::Is("1"), "Requests in flight at most."),
+    depth(
+        "iodepth",
+        Kind::Count { min: 1, max: IODEPTH_MAX },
+        Fallback::Is("1"),
+        "Requests in flight at most. The upper bound is a ring's 32768 entries less 32 that the block layer keeps.",
+    ),
     depth(
         "iodepth_batch",
         U32,

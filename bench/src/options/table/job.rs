@@ -77,11 +77,11 @@ pub(super) const JOB: &[OptionDef] = &[
     job(
         "kb_base",
         Kind::Choice(&[
-            word("1024", "k is 1024 and ki is 1000, fio's old rule; reports prefer KiB."),
-            word("1000", "k is 1000 and ki is 1024, SI and IEC 80000-13; reports prefer kB."),
+            word("1024", "k is 1024 and ki is 1000, fio's old rule."),
+            word("1000", "k is 1000 and ki is 1024, SI and IEC 80000-13."),
         ]),
         Fallback::Is("1024"),
-        "How unit prefixes are read in this job, wherever in the job it stands.",
+        "How unit prefixes are read in this job, wherever in the job it stands; the report's units stay.",
     ),
 ];
 

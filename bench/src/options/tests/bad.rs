@@ -30,8 +30,8 @@ fn values_out_of_range_or_form() {
         ("--bssplit=4k/50:8k/40", &["add up to 90"]),
         ("--bssplit=4k/99:8k:16k", &["leave 1 for 2"]),
         ("--bssplit=4k/0:8k/100", &["0 is no percentage"]),
-        ("--iodepth=0", &["iodepth=0", "1 to 65536 is right"]),
-        ("--iodepth=65537", &["iodepth=65537", "1 to 65536"]),
+        ("--iodepth=0", &["iodepth=0", "1 to 32736 is right"]),
+        ("--iodepth=32737", &["iodepth=32737", "1 to 32736"]),
         ("--iodepth=99999999999999999999", &["64 bits"]),
         ("--numjobs=0", &["1 to 4096"]),
         ("--rw=randrw --rwmixread=101", &["rwmixread=101", "0 to 100"]),
@@ -58,6 +58,7 @@ fn values_out_of_range_or_form() {
         ("--percentile_list=1:2:3:4:5:6:7:8:9:10:11:12:13:14:15:16:17:18:19:20:21", &["21", "at most 20"]),
         ("--cpus_allowed=3-2", &["3-2 is empty", "2-3 is right"]),
         ("--cpus_allowed=0,x", &["x is no CPU"]),
+        ("--cpus_allowed=0,1000-1024", &["1024 is no CPU", "0 to 1023"]),
         ("--cpus_allowed=0-4294967295", &["4294967295 is no CPU"]),
         ("--filename=a::b", &["a name is empty"]),
         ("--filename=-", &["standard input"]),
@@ -125,6 +126,8 @@ fn options_without_effect_are_noted() {
         ("--log_avg_msec=100", &["write_bw_log"]),
         ("--lat_percentiles=1 --gtod_reduce=1", &["lat_percentiles=1", "gtod_reduce"]),
         ("--ioengine=null --size=1m --direct=1", &["direct=1", "ioengine=io_uring"]),
+        ("--rw=write --sync=sync", &["sync=sync makes each write wait as sync=dsync does"]),
+        ("--rw=randrw --sync=1", &["sync=1 makes each write wait"]),
     ];
     for (line, words) in cases {
         let notes = super::job(line).notes.join("\n");
@@ -135,6 +138,7 @@ fn options_without_effect_are_noted() {
     // Saying what holds anyway is no mistake.
     let plain = super::job("--rwmixread=50 --norandommap=0 --fsync=0 --do_verify=1 --direct=0");
     assert_eq!(plain.notes, Vec::<String>::new());
+    assert_eq!(super::job("--rw=write --sync=dsync").notes, Vec::<String>::new());
 }
 
 #[test]
