@@ -184,7 +184,9 @@ fn drive<const NOP: bool, const LATENCY: bool>(
     let expected = if NOP { RESULT_OF_NOP } else { load.block_bytes.cast_signed() };
     let mut latencies = Histogram::new();
     let mut issued_at = vec![0_u64; load.depth as usize];
-    let (submitter, mut sq, mut cq) = ring.split();
+    let (mut submitter, mut sq, mut cq) = ring.split();
+    // As the engine does; where the kernel has no place left for it the descriptor itself serves.
+    let _ = submitter.register_ring_fd();
     let started = Instant::now();
     let first_tick = load.clock.ticks();
     let mut issued = u64::from(load.depth).min(load.stop_after_ios);
@@ -254,19 +256,33 @@ fn enter(submitter: &Submitter<'_>) -> Result<(), BareLoopError> {
     }
 }
 
-/// The engine's set-up flags; an older kernel that refuses them gets none. Returns the ring and what it was granted.
+/// The engine's set-up flags; an older kernel that refuses them gets fewer, as from the engine. Returns the ring and what
+/// it was granted.
 fn new_ring(depth: u32) -> Result<(IoUring, &'static str), BareLoopError> {
     let mut builder = IoUring::builder();
+    builder.setup_submit_all();
     builder.setup_single_issuer().setup_defer_taskrun().setup_coop_taskrun().setup_taskrun_flag();
-    match builder.build(depth) {
-        Ok(ring) => Ok((ring, "SINGLE_ISSUER|DEFER_TASKRUN|COOP_TASKRUN|TASKRUN_FLAG")),
-        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => IoUring::new(depth)
-            .map(|ring| (ring, "none"))
-            .map_err(|source| BareLoopError::Ring { what: "set up a ring", source }),
-        Err(source) => {
-            Err(BareLoopError::Ring { what: "set up a ring (see kernel.io_uring_disabled)", source })
+    let without = builder.clone();
+    builder.setup_no_sqarray();
+    let tries = [
+        (builder, "SUBMIT_ALL|SINGLE_ISSUER|DEFER_TASKRUN|COOP_TASKRUN|TASKRUN_FLAG|NO_SQARRAY"),
+        (without, "SUBMIT_ALL|SINGLE_ISSUER|DEFER_TASKRUN|COOP_TASKRUN|TASKRUN_FLAG"),
+        (IoUring::builder(), "none"),
+    ];
+    let mut last = io::Error::from_raw_os_error(libc::EINVAL);
+    for (builder, flags) in tries {
+        match builder.build(depth) {
+            Ok(ring) => return Ok((ring, flags)),
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => last = error,
+            Err(source) => {
+                return Err(BareLoopError::Ring {
+                    what: "set up a ring (see kernel.io_uring_disabled)",
+                    source,
+                });
+            }
         }
     }
+    Err(BareLoopError::Ring { what: "set up a ring", source: last })
 }
 
 fn pin(cpu: usize) -> Result<(), BareLoopError> {

@@ -84,6 +84,8 @@ pub struct Timed {
     /// Slots of the requests that were not handed over yet.
     fresh: Vec<u32>,
     now: u64,
+    /// Whether the two parts of a latency are told apart; a total alone needs one clock read less.
+    split: bool,
     slat: bool,
     clat: bool,
     lat: bool,
@@ -100,6 +102,7 @@ impl Timed {
             times: vec![Times::default(); slots].into_boxed_slice(),
             fresh: Vec::with_capacity(slots),
             now: clock.raw(),
+            split: config.slat || config.clat,
             slat: config.slat,
             clat: config.clat,
             lat: config.lat,
@@ -120,12 +123,18 @@ impl Timed {
 impl Meter for Timed {
     #[inline(always)]
     fn issue(&mut self, slot: u32) {
-        self.times[slot as usize].ready = self.clock.raw();
-        self.fresh.push(slot);
+        let now = self.clock.raw();
+        self.times[slot as usize] = Times { ready: now, handed_over: now };
+        if self.split {
+            self.fresh.push(slot);
+        }
     }
 
     #[inline(always)]
     fn hand_over(&mut self) {
+        if !self.split {
+            return;
+        }
         let now = self.clock.raw();
         for slot in self.fresh.drain(..) {
             self.times[slot as usize].handed_over = now;
