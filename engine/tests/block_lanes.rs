@@ -81,3 +81,32 @@ fn aligned_requests_wait_for_a_read_modify_write_and_the_other_way_round() {
     assert_eq!((data[99], data[100], data[101]), (1, 2, 1));
     assert_eq!((data[599], data[600], data[601]), (3, 4, 3));
 }
+
+/// One lane writes whole blocks, another single bytes of them, at once: the bytes around the single one are the block's.
+#[test]
+fn a_read_modify_write_waits_for_whole_blocks_of_other_lanes() {
+    let limits = BlockLimits { request_alignment: 512, ..BlockLimits::default() };
+    // Long enough for the two lanes' requests to be in flight together.
+    let device = TestDevice::new(Behaviour { limits, delay: 2000, ..Behaviour::default() });
+    let backend = device.backend();
+    let threads: Vec<_> = (0..2).map(|_| IoThread::spawn(&AioConfig::default()).expect("a lane")).collect();
+    let write = |thread: &IoThread, offset: u64, len: usize, byte: u8| {
+        let backend = backend.clone();
+        thread.handle().run_on(move |ctx: &corelane_engine::aio::AioContext| {
+            let channel = backend.channel(ctx, 4).expect("a channel");
+            async move { assert_eq!(channel.write_at(offset, filled(len, 0, byte)).await.0, Ok(())) }
+        })
+    };
+    for round in 0..60u32 {
+        let byte = round as u8;
+        let (whole, single) = (write(&threads[0], 0, 512, byte), write(&threads[1], 100, 1, !byte));
+        std::thread::scope(|scope| {
+            scope.spawn(|| whole.wait().expect("the lane runs"));
+            scope.spawn(|| single.wait().expect("the lane runs"));
+        });
+        let data = device.data.lock().expect("the content");
+        let others = data[..100].iter().chain(&data[101..512]);
+        assert!(others.copied().all(|other| other == byte), "round {round}: an older block came back");
+    }
+    threads.into_iter().for_each(|thread| thread.join().expect("a lane that ended well"));
+}

@@ -132,8 +132,16 @@ impl BlockDriver for Shared {
 struct TestQueue {
     device: Arc<TestDevice>,
     taken: Vec<(Tag, LeafCommand)>,
-    waiting: Vec<(u32, LeafCompletion)>,
+    waiting: Vec<Waiting>,
     turn: u32,
+}
+
+struct Waiting {
+    due: u32,
+    tag: Tag,
+    command: LeafCommand,
+    /// Of a read, which sees the content at the command's start. Anything else takes effect at its end.
+    early: Option<Result<(), Errno>>,
 }
 
 impl TestQueue {
@@ -204,18 +212,17 @@ impl LeafQueue for TestQueue {
         if self.taken.len() + self.waiting.len() >= self.device.behaviour.room {
             return Err(command);
         }
-        assert!(self.waiting.iter().all(|(_, c)| c.tag != tag), "{tag:?} is in flight already");
+        assert!(self.waiting.iter().all(|waiting| waiting.tag != tag), "{tag:?} is in flight already");
         self.taken.push((tag, command));
         Ok(())
     }
 
     fn commit(&mut self) -> Readiness {
         for (tag, mut command) in std::mem::take(&mut self.taken) {
-            // Reads see the content at the start of the command, writes take effect at its end: the widest race.
-            let early = if command.op == Op::Read { Some(self.carry_out(&mut command)) } else { None };
+            // The widest race that a device can make of it.
+            let early = (command.op == Op::Read).then(|| self.carry_out(&mut command));
             let due = self.turn + self.device.behaviour.delay;
-            let result = early.unwrap_or_else(|| self.carry_out(&mut command)).map_err(Into::into);
-            self.waiting.push((due, LeafCompletion::new(tag, result, command.payload)));
+            self.waiting.push(Waiting { due, tag, command, early });
         }
         self.turn += 1;
         match self.waiting.is_empty() {
@@ -230,8 +237,10 @@ impl LeafQueue for TestQueue {
             self.waiting.reverse();
         }
         while index < self.waiting.len() && out.len() < out.capacity() {
-            if self.waiting[index].0 < self.turn {
-                out.push(self.waiting.remove(index).1);
+            if self.waiting[index].due < self.turn {
+                let Waiting { tag, mut command, early, .. } = self.waiting.remove(index);
+                let result = early.unwrap_or_else(|| self.carry_out(&mut command)).map_err(Into::into);
+                out.push(LeafCompletion::new(tag, result, command.payload));
             } else {
                 index += 1;
             }
