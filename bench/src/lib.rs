@@ -1,5 +1,6 @@
 //! `corelane-bench`: measures block devices the way fio does, through Corelane's lanes.
 
+mod direction;
 pub mod options;
 pub mod report;
 pub mod run;

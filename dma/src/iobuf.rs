@@ -137,9 +137,11 @@ impl IoBuf {
     /// The bytes to write, if the buffer [is exclusive](Self::is_exclusive).
     #[inline]
     pub fn as_mut_slice(&mut self) -> Option<&mut [u8]> {
+        if !self.is_exclusive() {
+            return None;
+        }
         // SAFETY: as for `as_slice`, and `&mut self` rules out readers.
-        self.is_exclusive()
-            .then(|| unsafe { std::slice::from_raw_parts_mut(self.span.ptr(), self.span.len()) })
+        Some(unsafe { std::slice::from_raw_parts_mut(self.span.ptr(), self.span.len()) })
     }
 
     /// Copies bytes at `offset_bytes` into `to`. Where others write the memory meanwhile, some mixture arrives.

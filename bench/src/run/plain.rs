@@ -122,7 +122,7 @@ fn drive<M: Meter, const ALIKE: bool>(
         generator: &mut file.generator,
         meter,
         op: OPS[like.direction.index()],
-        direction: stats::Direction::ALL[like.direction.index()],
+        direction: like.direction,
         bytes: u64::from(like.bytes),
         token: Token::new(0, &like),
         left,

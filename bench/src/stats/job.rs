@@ -4,9 +4,9 @@ use super::bands::LatencyBands;
 use super::config::StatsConfig;
 use super::cpu::CpuUse;
 use super::depth::Distribution;
-use super::direction::{Direction, PerDirection};
 use super::latency::Latency;
 use super::rate::{RateSampler, RateStats};
+use crate::direction::{Direction, PerDirection};
 
 /// Figures of one direction.
 #[derive(Clone, Debug, Default)]

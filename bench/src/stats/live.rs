@@ -6,8 +6,8 @@
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
-use super::direction::PerDirection;
 use super::job::JobStats;
+use crate::direction::PerDirection;
 
 /// What a running job has done so far. Shared as an `Arc` between the lane and the reporting thread.
 #[derive(Debug, Default)]

@@ -3,8 +3,8 @@
 //! Sampling is the reporting thread's work: it reads a lane's [`LiveTotals`] at each window's end. The lane itself
 //! takes no part in it.
 
-use super::direction::{Direction, PerDirection};
 use super::live::LiveTotals;
+use crate::direction::{Direction, PerDirection};
 
 /// Summary of rate samples. Merging jobs adds their rates, for they ran side by side.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]

@@ -5,62 +5,7 @@
 
 use thiserror::Error;
 
-/// What one I/O does. The discriminants index [`PerDirection`] and the tallies of the report.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-#[repr(u8)]
-pub enum Direction {
-    /// Reads data.
-    Read = 0,
-    /// Writes data.
-    Write = 1,
-    /// Discards data.
-    Trim = 2,
-}
-
-impl Direction {
-    /// All directions, in the order of their discriminants.
-    pub const ALL: [Direction; 3] = [Direction::Read, Direction::Write, Direction::Trim];
-
-    /// The index of this direction in a [`PerDirection`].
-    #[inline]
-    pub const fn index(self) -> usize {
-        self as usize
-    }
-
-    /// The word that fio's reports use: `read`, `write` or `trim`.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Direction::Read => "read",
-            Direction::Write => "write",
-            Direction::Trim => "trim",
-        }
-    }
-}
-
-/// One value for each direction (fio's `bs=4k,8k,16k`: reads, writes, trims).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct PerDirection<T>(pub [T; 3]);
-
-impl<T: Clone> PerDirection<T> {
-    /// The same value for all three.
-    pub fn all(value: T) -> Self {
-        Self([value.clone(), value.clone(), value])
-    }
-}
-
-impl<T> PerDirection<T> {
-    /// The value of one direction.
-    #[inline]
-    pub fn get(&self, direction: Direction) -> &T {
-        &self.0[direction.index()]
-    }
-
-    /// The value of one direction, to change it.
-    #[inline]
-    pub fn get_mut(&mut self, direction: Direction) -> &mut T {
-        &mut self.0[direction.index()]
-    }
-}
+pub use crate::direction::{Direction, PerDirection};
 
 /// In which order the region is visited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,8 +6,7 @@ use corelane_engine::block::{Completion, Errno, IoError, Request};
 use super::{General, Purpose};
 use crate::run::meter::Meter;
 use crate::run::token::Token;
-use crate::stats;
-use crate::workload::{Direction, Io, VerifyError};
+use crate::workload::{Io, VerifyError};
 
 impl<M: Meter> General<'_, '_, M> {
     /// Takes a completion in. `now_ns` is since the start, where anything needs it.
@@ -50,7 +49,7 @@ impl<M: Meter> General<'_, '_, M> {
     }
 
     fn count(&mut self, token: Token, io: &Io, now_ns: u64) {
-        let direction = stats::Direction::ALL[io.direction.index()];
+        let direction = io.direction;
         self.session.stats.record_done(direction, u64::from(io.bytes));
         self.meter.done(&mut self.session.stats, token);
         let latencies = self.meter.last();
@@ -106,10 +105,3 @@ impl<M: Meter> General<'_, '_, M> {
         self.in_flight -= 1;
     }
 }
-
-/// Kept here so that the directions of the two halves of the tool stay one list.
-const _: () = assert!(
-    Direction::Read as u8 == stats::Direction::Read as u8
-        && Direction::Write as u8 == stats::Direction::Write as u8
-        && Direction::Trim as u8 == stats::Direction::Trim as u8
-);

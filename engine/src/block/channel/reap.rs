@@ -31,10 +31,8 @@ impl ChannelInner {
     /// What may only happen without a borrow: other means, wakers, the handler, leaving the lane.
     #[inline(never)]
     fn after_reap(&self) {
-        if self.with_state(|state| !state.fall_back.is_empty()) {
-            while let Some(tag) = self.with_state(|state| state.fall_back.pop()) {
-                self.fall_back(tag);
-            }
+        while let Some(tag) = self.with_state(|state| state.fall_back.pop()) {
+            self.fall_back(tag);
         }
         self.drop_foreign();
         self.run_wakes();

@@ -1,10 +1,11 @@
-//! The three kinds of transfer that fio reports on, and a table with one entry for each.
+//! The three kinds of transfer that fio knows, and a table with one entry for each: what a workload issues, and what
+//! statistics and reports count.
 
 use std::ops::{Index, IndexMut};
 
 /// What a request does to the device. The numbers are those of fio's logs (third column) and the order is that
 /// of its reports.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Direction {
     /// A read.
@@ -53,14 +54,33 @@ impl Direction {
     }
 }
 
-/// One `T` for each [`Direction`].
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+/// One `T` for each [`Direction`], as in fio's `bs=4k,8k,16k`: reads, writes, trims.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PerDirection<T>(pub [T; 3]);
+
+impl<T: Clone> PerDirection<T> {
+    /// The same value for all three.
+    pub fn all(value: T) -> Self {
+        Self([value.clone(), value.clone(), value])
+    }
+}
 
 impl<T> PerDirection<T> {
     /// Builds the table by asking `make` for each direction.
     pub fn from_fn(mut make: impl FnMut(Direction) -> T) -> Self {
         PerDirection(Direction::ALL.map(&mut make))
+    }
+
+    /// The value of one direction.
+    #[inline]
+    pub fn get(&self, direction: Direction) -> &T {
+        &self.0[direction.index()]
+    }
+
+    /// The value of one direction, to change it.
+    #[inline]
+    pub fn get_mut(&mut self, direction: Direction) -> &mut T {
+        &mut self.0[direction.index()]
     }
 
     /// Entries with their directions, in report order.
