@@ -102,7 +102,7 @@ impl Arena {
     }
 
     #[inline]
-    fn span(&self, offset_bytes: u64, len_bytes: u64) -> Result<RawSpan, DmaError> {
+    pub(crate) fn span(&self, offset_bytes: u64, len_bytes: u64) -> Result<RawSpan, DmaError> {
         // Saturated, a value beyond the address space is out of bounds too: an arena is at most half of it.
         let offset_bytes = usize::try_from(offset_bytes).unwrap_or(usize::MAX);
         let len_bytes = usize::try_from(len_bytes).unwrap_or(usize::MAX);

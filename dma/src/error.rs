@@ -71,6 +71,16 @@ pub enum DmaError {
         /// How long the memory is.
         size_bytes: usize,
     },
+    /// A write to memory that the host lets its device only read.
+    #[error(
+        "{len_bytes} bytes at {offset_bytes} of this memory may only be read; its owner mapped it without writing"
+    )]
+    ReadOnly {
+        /// Where the refused write starts, in bytes from the start of the memory.
+        offset_bytes: usize,
+        /// How long it is.
+        len_bytes: usize,
+    },
     /// Memory whose owner may look at it as a slice, and which therefore cannot be leased to others.
     #[error(
         "the region of {len_bytes} bytes at {addr:#x} can be registered but not leased: its owner still has access; \

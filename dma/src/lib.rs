@@ -7,6 +7,7 @@
 //! - [`MemRegion`] is memory that can be registered with devices and leased by several lanes.
 //!   [`RegisteredTable`] counts registrations, and [`LookupCache`] is a lane's quick view of it. [`guest`] makes regions of
 //!   a virtual machine's memory.
+//! - [`DeviceMemory`] is memory as a program that plays a device sees it.
 //! - [`Arena`] is memory that all lanes read and write, as a RAM disk's.
 //!
 //! The crate knows nothing of requests. Its law is that **no Rust reference exists to memory that a device, a guest,
@@ -14,6 +15,7 @@
 
 mod arena;
 mod buffer;
+mod device;
 mod error;
 pub mod guest;
 mod hugepages;
@@ -28,6 +30,7 @@ mod vector;
 
 pub use arena::Arena;
 pub use buffer::{Backing, DmaBuffer};
+pub use device::{CellArray, DeviceMemory, WordArray};
 pub use error::DmaError;
 pub use hugepages::HugePages;
 pub use iobuf::IoBuf;

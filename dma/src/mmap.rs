@@ -104,6 +104,33 @@ impl Mapping {
         Ok(Mapping { span, kind: Kind::Kernel, fd: Some(fd), page_bytes })
     }
 
+    /// `len_bytes` bytes at `offset_bytes` of a file of somebody else, shared; both are multiples of the page size. Without
+    /// `writable` it is mapped for reading only, and whoever holds the mapping never writes.
+    pub(crate) fn of_file(
+        fd: BorrowedFd<'_>,
+        offset_bytes: u64,
+        len_bytes: usize,
+        writable: bool,
+    ) -> Result<Mapping, DmaError> {
+        let what = "map a shared file's";
+        let refused = |errno| map_error(what, len_bytes, errno);
+        let page_bytes = rustix::param::page_size();
+        let file_bytes = rustix::fs::fstat(fd).map_err(refused)?.st_size as u64;
+        let left_bytes = file_bytes.saturating_sub(offset_bytes);
+        // A page beyond the end of the file would be a SIGBUS when it is touched.
+        let max_bytes = usize::try_from(left_bytes).unwrap_or(MAX_BYTES).min(MAX_BYTES);
+        if len_bytes == 0 || len_bytes > max_bytes {
+            return Err(DmaError::BadLength { len_bytes, max_bytes });
+        }
+        let prot = if writable { READ_WRITE } else { ProtFlags::READ };
+        // SAFETY: a new mapping at an address of the kernel's choice replaces nothing.
+        let start =
+            unsafe { rustix::mm::mmap(null_mut(), len_bytes, prot, MapFlags::SHARED, fd, offset_bytes) }
+                .map_err(refused)?;
+        let span = span_of(start.cast(), len_bytes).map_err(refused)?;
+        Ok(Mapping { span, kind: Kind::Kernel, fd: None, page_bytes })
+    }
+
     /// The mapped range, which may be longer than what was asked for.
     #[inline]
     pub(crate) fn span(&self) -> RawSpan {
