@@ -154,6 +154,122 @@ pub enum DmaError {
         /// How much memory a pool can have at most.
         max_bytes: usize,
     },
+    /// A place in memory that its type cannot have.
+    #[error("offset {offset_bytes} does not lie at a multiple of {align_bytes} bytes in memory")]
+    Misaligned {
+        /// The offset that was refused, in bytes from the start of the memory.
+        offset_bytes: usize,
+        /// The alignment that the type needs, in bytes.
+        align_bytes: usize,
+    },
+    /// A register access that is not aligned to its width or outside the mapped registers.
+    #[error(
+        "an access of {len_bytes} bytes to register {offset_bytes:#x} is not possible: it must be aligned to its width and \
+         lie within the {size_bytes:#x} bytes that are mapped"
+    )]
+    RegisterAccess {
+        /// The offset of the register, in bytes.
+        offset_bytes: u64,
+        /// The width of the access, in bytes.
+        len_bytes: usize,
+        /// How many bytes of registers are mapped.
+        size_bytes: u64,
+    },
+    /// No I/O virtual addresses are left for a mapping.
+    #[error(
+        "no range of {len_bytes} I/O addresses is free ({free_bytes} bytes are, the longest range has {largest_bytes}); \
+         unregister memory, or register it in smaller pieces"
+    )]
+    NoIova {
+        /// How many bytes were to be mapped.
+        len_bytes: u64,
+        /// How many are free in all.
+        free_bytes: u64,
+        /// How long the longest free range is, in bytes.
+        largest_bytes: u64,
+    },
+    /// The IOMMU, or whoever translates addresses, takes no further mapping.
+    #[error("{mapper} takes no further mapping; {in_use} are in use{}{advice}", limit_text(.limit))]
+    MappingsExhausted {
+        /// What refused.
+        mapper: String,
+        /// How many mappings are in use.
+        in_use: usize,
+        /// How many are possible, where that is known.
+        limit: Option<u32>,
+        /// How to raise the limit: empty, or a clause that begins with its own punctuation.
+        advice: String,
+    },
+    /// A mapping that was refused.
+    #[error("{mapper} cannot map {len_bytes} bytes at {addr:#x} to I/O address {iova:#x}: {source}")]
+    MapDma {
+        /// What refused.
+        mapper: String,
+        /// Where the memory starts.
+        addr: usize,
+        /// Its length in bytes.
+        len_bytes: usize,
+        /// The I/O virtual address.
+        iova: u64,
+        /// Why.
+        source: io::Error,
+    },
+    /// A mapping that could not be undone. Its memory is kept, and its addresses are not used again.
+    #[error(
+        "{mapper} cannot unmap {len_bytes} bytes at I/O address {iova:#x}, so their memory is never freed: {source}"
+    )]
+    UnmapDma {
+        /// What refused.
+        mapper: String,
+        /// The I/O virtual address.
+        iova: u64,
+        /// The length in bytes.
+        len_bytes: u64,
+        /// Why.
+        source: io::Error,
+    },
+    /// Memory that the process may not lock.
+    #[error(
+        "{len_bytes} more bytes cannot be locked in memory for a device: RLIMIT_MEMLOCK is {limit_bytes} bytes and \
+         {locked_bytes} are locked; `ulimit -l unlimited` in the shell that starts the program, `LimitMEMLOCK=infinity` in \
+         a systemd unit, or a `memlock` line in /etc/security/limits.conf raises it"
+    )]
+    LockedMemory {
+        /// How many bytes were to be mapped.
+        len_bytes: usize,
+        /// The limit, in bytes.
+        limit_bytes: u64,
+        /// How many bytes the process has locked already (`VmLck` of /proc/self/status, or pinned: `VmPin`).
+        locked_bytes: u64,
+    },
+    /// Memory without a file descriptor, for a device in another process.
+    #[error(
+        "{mapper} cannot reach the {len_bytes} bytes at {addr:#x}: they have no file descriptor that it could map; use a \
+         memfd (Backing::Memfd or Backing::MemfdHuge)"
+    )]
+    NeedsFd {
+        /// Who is to reach them.
+        mapper: String,
+        /// Where the memory starts.
+        addr: usize,
+        /// Its length in bytes.
+        len_bytes: usize,
+    },
+    /// A device cannot share an address space with the ones that have it already.
+    #[error("{mapper} cannot join the address space of {others}: {reason}")]
+    CannotJoin {
+        /// Who wanted to join.
+        mapper: String,
+        /// Who is there.
+        others: String,
+        /// What does not fit.
+        reason: String,
+    },
+}
+
+/// " of N" where the number is known.
+fn limit_text(limit: &Option<u32>) -> String {
+    limit.map_or_else(String::new, |limit| format!(" of {limit}"))
 }
 
 /// Checks that `len_bytes` bytes at `offset_bytes` lie within `size_bytes`.

@@ -10,14 +10,16 @@
 #![allow(unsafe_code)]
 
 use std::fmt;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
+use std::sync::Arc;
 
 use crate::buffer::DmaBuffer;
 use crate::error::{DmaError, check_range};
 use crate::payload::Payload;
 use crate::pool::PoolInner;
 use crate::raw::RawSpan;
-use crate::region::MemRegion;
+use crate::region::{MemOwner, MemRegion};
 
 /// A piece of memory that a device may read or write while a request is in flight. Belongs to one lane.
 ///
@@ -56,6 +58,15 @@ enum Lease {
     Region(Rc<MemRegion>),
     /// Part of a payload that was shared.
     Sub(Rc<Payload>),
+}
+
+/// Stands for memory that something else keeps.
+struct Borrowed(Option<OwnedFd>);
+
+impl MemOwner for Borrowed {
+    fn fd(&self) -> Option<BorrowedFd<'_>> {
+        self.0.as_ref().map(AsFd::as_fd)
+    }
 }
 
 impl IoBuf {
@@ -113,6 +124,37 @@ impl IoBuf {
     #[inline]
     pub fn as_ptr(&self) -> *mut u8 {
         self.span.ptr()
+    }
+
+    /// The memory as a region that keeps it, for what may outlive the buffer; `None` for memory that goes away with it.
+    pub(crate) fn kept_region(&self) -> Option<MemRegion> {
+        let whole = match &self.lease {
+            Lease::Region(region) => MemRegion::clone(region),
+            Lease::Pool(pool) => pool.region(),
+            Lease::Sub(payload) => payload.as_bufs().iter().find(|buf| self.is_within(buf))?.kept_region()?,
+            Lease::Empty | Lease::Owned(_) => return None,
+        };
+        whole.part(self.addr().checked_sub(whole.addr())?, self.len()).ok()
+    }
+
+    /// The memory as a region for a device, which keeps the file descriptor, if there is one, but not the memory.
+    pub(crate) fn device_region(&self) -> MemRegion {
+        let owner = match &self.lease {
+            Lease::Sub(payload) => payload.as_bufs().iter().find(|buf| self.is_within(buf)),
+            _ => Some(self),
+        };
+        let (fd, start) = match owner.map(|owner| &owner.lease) {
+            Some(Lease::Owned(buffer)) => {
+                (buffer.fd().and_then(|fd| fd.try_clone_to_owned().ok()), buffer.addr())
+            }
+            _ => (None, self.addr()),
+        };
+        MemRegion::foreign(self.span, Arc::new(Borrowed(fd)), self.addr().wrapping_sub(start) as u64)
+    }
+
+    fn is_within(&self, whole: &IoBuf) -> bool {
+        let offset = self.addr().wrapping_sub(whole.addr());
+        offset <= whole.len() && self.len() <= whole.len() - offset
     }
 
     /// Whether this buffer is the only way to its memory, so that it can be looked at as a slice.

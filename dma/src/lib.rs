@@ -7,7 +7,10 @@
 //! - [`MemRegion`] is memory that can be registered with devices and leased by several lanes.
 //!   [`RegisteredTable`] counts registrations, and [`LookupCache`] is a lane's quick view of it. [`guest`] makes regions of
 //!   a virtual machine's memory.
+//! - [`AddressSpace`] is what devices behind one IOMMU see of it all: it gives each registered region an [`Iova`] and maps it
+//!   through a [`DmaMapper`].
 //! - [`DeviceMemory`] is memory as a program that plays a device sees it.
+//! - [`MmioRegion`] is a device's registers, [`CoherentBuffer`] memory that a driver and a device share all the time.
 //! - [`Arena`] is memory that all lanes read and write, as a RAM disk's.
 //!
 //! The crate knows nothing of requests. Its law is that **no Rust reference exists to memory that a device, a guest,
@@ -15,27 +18,35 @@
 
 mod arena;
 mod buffer;
+mod coherent;
 mod device;
 mod error;
 pub mod guest;
 mod hugepages;
 mod iobuf;
+mod iova;
 mod mmap;
+mod mmio;
 mod payload;
 mod pool;
 mod raw;
 mod region;
 mod registered;
+mod space;
 mod vector;
 
 pub use arena::Arena;
 pub use buffer::{Backing, DmaBuffer};
+pub use coherent::{CoherentArray, CoherentBuffer};
 pub use device::{CellArray, DeviceMemory, WordArray};
 pub use error::DmaError;
 pub use hugepages::HugePages;
 pub use iobuf::IoBuf;
+pub use iova::{Iova, IovaAllocator};
+pub use mmio::{Mmio32, MmioRegion};
 pub use payload::{Payload, SharedPayload};
 pub use pool::BlockPool;
 pub use region::{MemOwner, MemRegion};
 pub use registered::{Attachment, Hit, LookupCache, Registered, RegisteredTable};
+pub use space::{AddressSpace, DmaMapper, IovaConstraints, MapperId, TempMapping};
 pub use vector::IoVector;

@@ -47,6 +47,11 @@ impl PoolInner {
         self.private
     }
 
+    /// All the memory (see [`BlockPool::region`]).
+    pub(crate) fn region(&self) -> MemRegion {
+        MemRegion::of_pool(Arc::clone(&self.buffer))
+    }
+
     /// Takes the block at the start of `span` back; only from the drop of its buffer.
     #[inline]
     pub(crate) fn give_back(&self, block: RawSpan) {
@@ -151,7 +156,7 @@ impl BlockPool {
     /// All the memory, to be registered with devices. Buffers cannot be leased from it, unless it is a memfd, since the
     /// blocks' owners have exclusive access.
     pub fn region(&self) -> MemRegion {
-        MemRegion::of_pool(Arc::clone(&self.inner.buffer))
+        self.inner.region()
     }
 }
 

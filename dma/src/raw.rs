@@ -68,6 +68,18 @@ impl RawSpan {
         Ok(RawSpan { ptr, len: len_bytes })
     }
 
+    /// The whole pages of `page_bytes` (a power of two) that hold the span; `None` if `page_bytes` is larger than the
+    /// system's page and the span does not consist of such pages, since then nobody knows what is mapped around it.
+    pub(crate) fn whole_pages(self, page_bytes: usize) -> Option<RawSpan> {
+        let head = self.addr() % page_bytes;
+        let len = (head + self.len).checked_next_multiple_of(page_bytes)?;
+        if page_bytes > rustix::param::page_size() && (head, len) != (0, self.len) {
+            return None;
+        }
+        let start = NonNull::new(self.ptr().wrapping_sub(head))?;
+        Some(RawSpan { ptr: start, len })
+    }
+
     /// Copies from the span, at `offset_bytes`, into `to`.
     #[inline]
     pub(crate) fn copy_to(self, offset_bytes: usize, to: &mut [u8]) -> Result<(), DmaError> {

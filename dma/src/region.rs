@@ -114,6 +114,19 @@ impl MemRegion {
         Ok(MemRegion { span, keeper: Arc::clone(&self.keeper), fd_offset_bytes, leasable: self.leasable })
     }
 
+    /// The whole pages that hold the region, as a device sees them: the MMU maps whole pages, so that all of them is mapped.
+    /// `None` where a page of `page_bytes` (a power of two) is larger than the system's and the region does not fill such
+    /// pages.
+    ///
+    /// A device in software leases from it, whoever else may look at the memory as a slice: it is allowed what a device is
+    /// allowed, raw copies of what a command names while the command is in flight, when its memory belongs to nobody else.
+    pub(crate) fn whole_pages(&self, page_bytes: usize) -> Option<MemRegion> {
+        let span = self.span.whole_pages(page_bytes)?;
+        let head = (self.addr() - span.addr()) as u64;
+        let fd_offset_bytes = self.fd_offset_bytes.saturating_sub(head);
+        Some(MemRegion { span, keeper: Arc::clone(&self.keeper), fd_offset_bytes, leasable: true })
+    }
+
     /// The descriptor through which other processes can map the memory, and where in it the region starts, in bytes.
     pub fn fd(&self) -> Option<(BorrowedFd<'_>, u64)> {
         Some((self.keeper.fd()?, self.fd_offset_bytes))
