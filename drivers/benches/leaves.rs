@@ -9,7 +9,7 @@ use corelane_drivers::file::{FileDriver, FileOptions};
 use corelane_drivers::mem::{MemDriver, MemOptions};
 use corelane_drivers::null::{NullDriver, NullOptions};
 use corelane_engine::aio::{AioConfig, AioContext, Wait};
-use corelane_engine::block::{BlockDriver, LeafCommand, LeafCompletion, LeafQueue, Op, ReqFlags, Tag};
+use corelane_engine::block::{BlockDriver, CommandTable, LeafCommand, LeafQueue, Op, ReqFlags, Tag};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 
 const DEPTH: u32 = 32;
@@ -19,8 +19,8 @@ const DEVICE_BYTES: u64 = 16 << 20;
 /// A queue whose tags all go round.
 struct Load {
     queue: Box<dyn LeafQueue>,
+    commands: CommandTable,
     ctx: AioContext,
-    out: Vec<LeafCompletion>,
     idle: Vec<(Tag, Payload)>,
     offset: u64,
 }
@@ -28,7 +28,8 @@ struct Load {
 impl Load {
     fn new(driver: &dyn BlockDriver, registered: bool) -> Load {
         let ctx = AioContext::new(&AioConfig::default()).expect("an event loop");
-        let mut queue = driver.open_queue(&ctx, DEPTH).expect("a queue");
+        let (commands, table) = CommandTable::new(DEPTH);
+        let mut queue = driver.open_queue(&ctx, table).expect("a queue");
         let pool = BlockPool::new(BLOCK_BYTES as usize, DEPTH as usize, BLOCK_BYTES as usize, Backing::Pages);
         let pool = pool.expect("a pool");
         if registered {
@@ -36,7 +37,7 @@ impl Load {
         }
         let block = |tag| (Tag(tag), pool.take().map_or(Payload::None, Payload::One));
         let idle = (0..DEPTH).map(block).collect();
-        Load { queue, ctx, out: Vec::with_capacity(DEPTH as usize), idle, offset: 0 }
+        Load { queue, commands, ctx, idle, offset: 0 }
     }
 
     /// Submits all tags and waits for all of them.
@@ -45,13 +46,14 @@ impl Load {
             self.offset = (self.offset + 77 * BLOCK_BYTES) % DEVICE_BYTES;
             let (flags, offset) = (ReqFlags::empty(), self.offset);
             let command = LeafCommand { op: Op::Read, flags, offset, bytes: BLOCK_BYTES, payload };
-            assert!(self.queue.submit(tag, command).is_ok());
+            assert!(self.commands.put(tag, command).is_ok());
         }
         while self.idle.len() < DEPTH as usize {
             self.queue.commit();
             self.ctx.turn(Wait::No);
-            self.queue.reap(&mut self.out);
-            self.idle.extend(self.out.drain(..).map(|done| (done.tag, black_box(done.payload))));
+            self.queue.reap();
+            let idle = &mut self.idle;
+            self.commands.drain_ended(|done| idle.push((done.tag, black_box(done.payload))));
         }
     }
 }

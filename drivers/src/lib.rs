@@ -5,7 +5,6 @@
 //! suite of checks that every leaf passes.
 
 pub mod contract;
-mod done;
 pub mod file;
 pub mod mem;
 pub mod null;

@@ -1,6 +1,6 @@
 //! The `mem` driver: a disk in RAM, shared by all lanes, gone with the process.
 //!
-//! Every command is carried out when it is submitted and reaped in the same turn. Concurrent commands on the same bytes
+//! Every command is carried out when it is sent, and reaped in the same turn. Concurrent commands on the same bytes
 //! leave some mixture of them, as with any disk.
 
 use std::sync::Arc;
@@ -8,11 +8,8 @@ use std::sync::Arc;
 use corelane_dma::{Arena, Backing};
 use corelane_engine::aio::{AioContext, Readiness};
 use corelane_engine::block::{
-    BlockDriver, BlockError, BlockLimits, Errno, IoResult, LeafCommand, LeafCompletion, LeafQueue, Op,
-    ReqFlags, Tag,
+    BlockDriver, BlockError, BlockLimits, Command, Errno, IoResult, LeafQueue, LeafTable, Offer, Op, ReqFlags,
 };
-
-use crate::done::hand_over;
 
 /// How large the disk is and what it consists of.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -78,55 +75,35 @@ impl BlockDriver for MemDriver {
         true
     }
 
-    fn open_queue(&self, _ctx: &AioContext, tags: u32) -> Result<Box<dyn LeafQueue>, BlockError> {
-        let tags = tags as usize;
-        Ok(Box::new(MemQueue { arena: Arc::clone(&self.arena), tags, done: Vec::with_capacity(tags) }))
+    fn open_queue(&self, _ctx: &AioContext, table: LeafTable) -> Result<Box<dyn LeafQueue>, BlockError> {
+        Ok(Box::new(MemQueue { arena: Arc::clone(&self.arena), table }))
     }
 }
 
 /// The RAM disk in one lane.
 struct MemQueue {
     arena: Arc<Arena>,
-    tags: usize,
-    /// What has been carried out; at most one entry per tag, so that it never grows.
-    done: Vec<LeafCompletion>,
+    table: LeafTable,
 }
 
-impl MemQueue {
-    #[inline]
-    fn carry_out(&self, command: &mut LeafCommand) -> IoResult {
-        let LeafCommand { op, flags, offset, bytes, ref mut payload } = *command;
-        let outcome = match op {
-            Op::Read => self.arena.read_into(offset, payload),
-            Op::Write => self.arena.write_from(offset, payload),
-            Op::Flush => Ok(()),
-            Op::WriteZeroes if flags.contains(ReqFlags::MAY_UNMAP) => self.arena.discard(offset, bytes),
-            Op::WriteZeroes => self.arena.zero(offset, bytes),
-            Op::Discard => self.arena.discard(offset, bytes),
-        };
-        // The block layer lets nothing through that leaves the device.
-        outcome.map_err(|_| Errno::EIO.into())
-    }
+fn carry_out(arena: &Arena, command: &mut Command) -> IoResult {
+    let (flags, offset, bytes) = (command.flags(), command.offset(), command.bytes());
+    let outcome = match command.op() {
+        Op::Read => arena.read_into(offset, command.payload_mut()),
+        Op::Write => arena.write_from(offset, command.payload()),
+        Op::Flush => Ok(()),
+        Op::WriteZeroes if flags.contains(ReqFlags::MAY_UNMAP) => arena.discard(offset, bytes),
+        Op::WriteZeroes => arena.zero(offset, bytes),
+        Op::Discard => arena.discard(offset, bytes),
+    };
+    // The block layer lets nothing through that leaves the device.
+    outcome.map_err(|_| Errno::EIO.into())
 }
 
 impl LeafQueue for MemQueue {
-    #[inline]
-    fn submit(&mut self, tag: Tag, mut command: LeafCommand) -> Result<(), LeafCommand> {
-        if self.done.len() >= self.tags {
-            return Err(command);
-        }
-        let result = self.carry_out(&mut command);
-        self.done.push(LeafCompletion::new(tag, result, command.payload));
-        Ok(())
-    }
-
-    #[inline]
     fn commit(&mut self) -> Readiness {
-        if self.done.is_empty() { Readiness::Idle } else { Readiness::Ready }
-    }
-
-    #[inline]
-    fn reap(&mut self, out: &mut Vec<LeafCompletion>) {
-        hand_over(&mut self.done, out, self.tags);
+        let mut slots = self.table.borrow();
+        slots.send_pending(|_, command| Offer::Ended(carry_out(&self.arena, command)));
+        if slots.has_ended() { Readiness::Ready } else { Readiness::Idle }
     }
 }

@@ -1,7 +1,7 @@
 //! The `null` driver: a device that does nothing, for measuring everything above it. Named and sized as QEMU's
 //! `null-co`.
 //!
-//! Without a latency every command is done when it is submitted. With one, commands wait in the order of their
+//! Without a latency every command is done when it is sent. With one, commands wait in the order of their
 //! submission, which is that of their deadlines as the latency is the same for all; one timer stands for the first of
 //! them, and the clock is read once per batch.
 
@@ -12,11 +12,9 @@ use std::time::{Duration, Instant};
 
 use corelane_engine::aio::{AioContext, Readiness, TimerId};
 use corelane_engine::block::{
-    BlockDriver, BlockError, BlockLimits, Errno, IoResult, LeafCommand, LeafCompletion, LeafQueue,
-    MAX_LENGTH_BYTES, Op, ReqFlags, Tag,
+    BlockDriver, BlockError, BlockLimits, Command, Errno, IoResult, LeafQueue, LeafTable, MAX_LENGTH_BYTES,
+    Offer, Op, ReqFlags, Tag,
 };
-
-use crate::done::hand_over;
 
 /// How the device appears.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -89,17 +87,15 @@ impl BlockDriver for NullDriver {
         Ok(0)
     }
 
-    fn open_queue(&self, ctx: &AioContext, tags: u32) -> Result<Box<dyn LeafQueue>, BlockError> {
-        let read_zeroes = self.options.read_zeroes;
-        let tags = tags as usize;
-        let instant = NullQueue { read_zeroes, tags, done: Vec::with_capacity(tags) };
+    fn open_queue(&self, ctx: &AioContext, table: LeafTable) -> Result<Box<dyn LeafQueue>, BlockError> {
+        let instant = NullQueue { read_zeroes: self.options.read_zeroes, table };
         if self.options.latency_ns == 0 {
             return Ok(Box::new(instant));
         }
+        let tags = instant.table.tags() as usize;
         Ok(Box::new(DelayedQueue {
             inner: instant,
             latency: Duration::from_nanos(self.options.latency_ns),
-            fresh: Vec::with_capacity(tags),
             waiting: VecDeque::with_capacity(tags),
             ctx: ctx.clone(),
             due: Rc::new(Cell::new(false)),
@@ -111,42 +107,26 @@ impl BlockDriver for NullDriver {
 /// The device in one lane, without latency.
 struct NullQueue {
     read_zeroes: bool,
-    tags: usize,
-    /// What is done; at most one entry per tag, so that it never grows.
-    done: Vec<LeafCompletion>,
+    table: LeafTable,
 }
 
 impl NullQueue {
-    #[inline]
-    fn carry_out(&self, command: &mut LeafCommand) -> IoResult {
-        if self.read_zeroes && command.op == Op::Read {
-            let len = command.payload.len_bytes();
+    #[inline(always)]
+    fn carry_out(read_zeroes: bool, command: &mut Command) -> IoResult {
+        if read_zeroes && command.op() == Op::Read {
+            let payload = command.payload_mut();
             // The range is the payload's own.
-            command.payload.fill(0, len, 0).map_err(|_| Errno::EIO)?;
+            payload.fill(0, payload.len_bytes(), 0).map_err(|_| Errno::EIO)?;
         }
         Ok(())
     }
 }
 
 impl LeafQueue for NullQueue {
-    #[inline]
-    fn submit(&mut self, tag: Tag, mut command: LeafCommand) -> Result<(), LeafCommand> {
-        if self.done.len() >= self.tags {
-            return Err(command);
-        }
-        let result = self.carry_out(&mut command);
-        self.done.push(LeafCompletion::new(tag, result, command.payload));
-        Ok(())
-    }
-
-    #[inline]
     fn commit(&mut self) -> Readiness {
-        if self.done.is_empty() { Readiness::Idle } else { Readiness::Ready }
-    }
-
-    #[inline]
-    fn reap(&mut self, out: &mut Vec<LeafCompletion>) {
-        hand_over(&mut self.done, out, self.tags);
+        let mut slots = self.table.borrow();
+        slots.send_pending(|_, command| Offer::Ended(NullQueue::carry_out(self.read_zeroes, command)));
+        if slots.has_ended() { Readiness::Ready } else { Readiness::Idle }
     }
 }
 
@@ -154,10 +134,8 @@ impl LeafQueue for NullQueue {
 struct DelayedQueue {
     inner: NullQueue,
     latency: Duration,
-    /// Submitted since the last commit; their latency starts there.
-    fresh: Vec<LeafCompletion>,
-    /// Waiting, each with its deadline, in the order of the deadlines.
-    waiting: VecDeque<(Instant, LeafCompletion)>,
+    /// Waiting, each with its deadline and its outcome, in the order of the deadlines.
+    waiting: VecDeque<(Instant, Tag, IoResult)>,
     ctx: AioContext,
     /// Set by the timer when the first deadline has passed.
     due: Rc<Cell<bool>>,
@@ -166,23 +144,29 @@ struct DelayedQueue {
 }
 
 impl DelayedQueue {
-    /// Starts the clock of what was submitted, and ends what is due.
+    /// Starts the clock of what is pending, and ends what is due.
     fn advance(&mut self) {
         let now = Instant::now();
         if self.due.replace(false) {
             self.timer = None;
         }
-        while let Some((_, completion)) = self.waiting.pop_front_if(|(deadline, _)| *deadline <= now) {
-            self.inner.done.push(completion);
+        let mut slots = self.inner.table.borrow();
+        while let Some((_, tag, result)) = self.waiting.pop_front_if(|(deadline, ..)| *deadline <= now) {
+            slots.end(tag, result);
         }
         // A deadline beyond what the clock can tell is never; 30 years are as good.
         let deadline = now.checked_add(self.latency).unwrap_or(now + Duration::from_secs(1 << 30));
-        self.waiting.extend(self.fresh.drain(..).map(|completion| (deadline, completion)));
+        slots.send_pending(|tag, command| {
+            let result = NullQueue::carry_out(self.inner.read_zeroes, command);
+            self.waiting.push_back((deadline, tag, result));
+            Offer::Taken
+        });
+        drop(slots);
         self.arm();
     }
 
     fn arm(&mut self) {
-        let Some((deadline, _)) = self.waiting.front() else { return };
+        let Some((deadline, ..)) = self.waiting.front() else { return };
         if self.timer.is_none() {
             let due = Rc::clone(&self.due);
             self.timer = Some(self.ctx.add_timer(*deadline, move || due.set(true)));
@@ -191,28 +175,12 @@ impl DelayedQueue {
 }
 
 impl LeafQueue for DelayedQueue {
-    #[inline]
-    fn submit(&mut self, tag: Tag, mut command: LeafCommand) -> Result<(), LeafCommand> {
-        let taken = self.fresh.len() + self.waiting.len() + self.inner.done.len();
-        if taken >= self.inner.tags {
-            return Err(command);
-        }
-        let result = self.inner.carry_out(&mut command);
-        self.fresh.push(LeafCompletion::new(tag, result, command.payload));
-        Ok(())
-    }
-
-    #[inline]
     fn commit(&mut self) -> Readiness {
-        if !self.fresh.is_empty() || self.due.get() {
+        let fresh = self.inner.table.borrow().has_pending();
+        if fresh || self.due.get() {
             self.advance();
         }
-        self.inner.commit()
-    }
-
-    #[inline]
-    fn reap(&mut self, out: &mut Vec<LeafCompletion>) {
-        self.inner.reap(out);
+        if self.inner.table.borrow().has_ended() { Readiness::Ready } else { Readiness::Idle }
     }
 }
 

@@ -12,6 +12,7 @@ use corelane_drivers::mem::{MemDriver, MemOptions};
 use corelane_drivers::null::{NullDriver, NullOptions};
 use corelane_engine::aio::{AioConfig, AioContext};
 use corelane_engine::block::BlockDriver;
+use corelane_engine::block::CommandTable;
 
 /// The seed of the random choices: `CORELANE_SEED`, or the time.
 #[allow(clippy::print_stdout)] // For whoever looks into a failure.
@@ -46,7 +47,7 @@ fn check_at(file: &FileOptions, depths: &[u32]) -> ContractReport {
 fn can_poll(file: &FileOptions) -> bool {
     let Some(driver) = open_or_skip(file) else { return false };
     let ctx = AioContext::new(&AioConfig::default()).unwrap();
-    match driver.open_queue(&ctx, 1).map(drop) {
+    match driver.open_queue(&ctx, CommandTable::new(1).1).map(drop) {
         Err(error) if error.to_string().contains("cannot poll") => {
             skip("kernel", error);
             false

@@ -2,11 +2,11 @@
 
 use std::hint::black_box;
 
-use corelane_dma::{Backing, BlockPool, IoBuf, MemRegion, Payload};
+use corelane_dma::{Backing, BlockPool, IoBuf, Payload};
 use corelane_engine::aio::{AioConfig, AioContext, Readiness, Wait};
 use corelane_engine::block::{
-    BackendOptions, BlockBackend, BlockDriver, BlockError, BlockLimits, Channel, LeafCommand, LeafCompletion,
-    LeafQueue, ReqFlags, Request, Tag,
+    BackendOptions, BlockBackend, BlockDriver, BlockError, BlockLimits, Channel, CommandTable, LeafCommand,
+    LeafQueue, LeafTable, Offer, Op, ReqFlags, Request, Tag,
 };
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 
@@ -15,7 +15,7 @@ const DEPTH: usize = 32;
 /// Completes at once.
 struct Instant;
 
-struct InstantQueue(Vec<LeafCompletion>);
+struct InstantQueue(LeafTable);
 
 const LIMITS: BlockLimits = BlockLimits {
     request_alignment: 512,
@@ -49,31 +49,16 @@ impl BlockDriver for Instant {
         Some(ReqFlags::empty())
     }
 
-    fn open_queue(&self, _: &AioContext, tags: u32) -> Result<Box<dyn LeafQueue>, BlockError> {
-        Ok(Box::new(InstantQueue(Vec::with_capacity(tags as usize))))
+    fn open_queue(&self, _: &AioContext, table: LeafTable) -> Result<Box<dyn LeafQueue>, BlockError> {
+        Ok(Box::new(InstantQueue(table)))
     }
 }
 
 impl LeafQueue for InstantQueue {
-    fn submit(&mut self, tag: Tag, command: LeafCommand) -> Result<(), LeafCommand> {
-        self.0.push(LeafCompletion::new(tag, Ok(()), command.payload));
-        Ok(())
-    }
-
     fn commit(&mut self) -> Readiness {
-        if self.0.is_empty() { Readiness::Idle } else { Readiness::Ready }
-    }
-
-    fn reap(&mut self, out: &mut Vec<LeafCompletion>) {
-        if out.is_empty() {
-            std::mem::swap(out, &mut self.0);
-        } else {
-            out.append(&mut self.0);
-        }
-    }
-
-    fn register_buf(&mut self, _: &MemRegion) -> Result<(), BlockError> {
-        Ok(())
+        let mut slots = self.0.borrow();
+        slots.send_pending(|_, _| Offer::Ended(Ok(())));
+        if slots.has_ended() { Readiness::Ready } else { Readiness::Idle }
     }
 }
 
@@ -129,5 +114,45 @@ fn futures(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, batches, futures);
+/// The table alone: 32 commands in, taken, ended, and out.
+fn table(c: &mut Criterion) {
+    let (commands, leaf) = CommandTable::new(DEPTH as u32);
+    let mut free: Vec<Payload> = buffers(4096).into_iter().map(Payload::One).collect();
+    let mut group = c.benchmark_group("table");
+    group.throughput(Throughput::Elements(DEPTH as u64));
+    group.bench_function("32 commands in and out", |b| {
+        b.iter(|| {
+            for (tag, payload) in (0..).zip(free.drain(..)) {
+                let (op, flags, bytes) = (Op::Read, ReqFlags::empty(), 4096);
+                let command = LeafCommand { op, flags, offset: black_box(0), bytes, payload };
+                assert!(commands.put(Tag(tag), command).is_ok());
+            }
+            let mut slots = leaf.borrow();
+            slots.send_pending(|_, _| Offer::Taken);
+            for tag in 0..DEPTH as u32 {
+                slots.end(Tag(black_box(tag)), Ok(()));
+            }
+            drop(slots);
+            commands.drain_ended(|done| free.push(done.payload));
+        });
+    });
+    group.finish();
+}
+
+/// The plan alone: whether a request may go to the device as it stands.
+fn plan(c: &mut Criterion) {
+    let ctx = AioContext::new(&AioConfig::default()).expect("an event loop");
+    let channel = channel(&ctx);
+    let mut buffers = buffers(4096);
+    let mut request = |offset| Request::read(offset, buffers.pop().expect("a buffer"));
+    let mut group = c.benchmark_group("plan");
+    for (name, request) in
+        [("a request that it admits", request(4096)), ("one that it does not", request(100))]
+    {
+        group.bench_function(name, |b| b.iter(|| black_box(&channel).admits(black_box(&request))));
+    }
+    group.finish();
+}
+
+criterion_group!(benches, batches, futures, table, plan);
 criterion_main!(benches);

@@ -5,8 +5,7 @@ use std::sync::Arc;
 use corelane_dma::MemRegion;
 use corelane_engine::aio::{AioContext, Readiness};
 use corelane_engine::block::{
-    BlockDriver, BlockError, BlockLimits, BlockStatus, LeafCommand, LeafCompletion, LeafQueue, Op, ReqFlags,
-    Tag,
+    BlockDriver, BlockError, BlockLimits, BlockStatus, Command, LeafQueue, LeafTable, Op, ReqFlags, TableView,
 };
 
 /// What is taken away from a driver.
@@ -64,10 +63,10 @@ impl BlockDriver for Limited {
         !self.restrictions.no_discard && self.inner.can_discard()
     }
 
-    fn open_queue(&self, ctx: &AioContext, tags: u32) -> Result<Box<dyn LeafQueue>, BlockError> {
-        let inner = self.inner.open_queue(ctx, tags)?;
-        let in_flight = vec![false; tags as usize];
-        Ok(Box::new(Checked { inner, restrictions: self.restrictions.clone(), in_flight }))
+    fn open_queue(&self, ctx: &AioContext, table: LeafTable) -> Result<Box<dyn LeafQueue>, BlockError> {
+        let view = table.view();
+        let inner = self.inner.open_queue(ctx, table)?;
+        Ok(Box::new(Checked { inner, restrictions: self.restrictions.clone(), view }))
     }
 
     fn truncate(&self, length_bytes: u64) -> Result<(), BlockError> {
@@ -87,19 +86,19 @@ impl BlockDriver for Limited {
 struct Checked {
     inner: Box<dyn LeafQueue>,
     restrictions: Restrictions,
-    in_flight: Vec<bool>,
+    view: TableView,
 }
 
 impl Checked {
-    fn check(&self, command: &LeafCommand) {
+    fn check(&self, command: &Command) {
         let limits = &self.restrictions.limits;
         let align = u64::from(limits.request_alignment);
-        assert_eq!((command.offset | command.bytes) % align, 0, "not aligned to {align}: {command:?}");
-        match command.op {
+        assert_eq!((command.offset() | command.bytes()) % align, 0, "not aligned to {align}: {command:?}");
+        match command.op() {
             Op::Read | Op::Write => {
-                let bufs = command.payload.as_bufs();
-                assert_eq!(command.payload.len_bytes() as u64, command.bytes, "length: {command:?}");
-                assert!(command.bytes <= limits.transfer_bound(), "beyond max_transfer: {command:?}");
+                let bufs = command.payload().as_bufs();
+                assert_eq!(command.payload().len_bytes() as u64, command.bytes(), "length: {command:?}");
+                assert!(command.bytes() <= limits.transfer_bound(), "beyond max_transfer: {command:?}");
                 assert!(bufs.len() <= limits.max_iov as usize, "beyond max_iov: {command:?}");
                 let mask = limits.min_mem_alignment as usize - 1;
                 let one = bufs.len() == 1;
@@ -107,17 +106,17 @@ impl Checked {
                     bufs.iter().all(|buf| buf.addr() & mask == 0 && (one || buf.len() & mask == 0)),
                     "memory is not aligned: {command:?}"
                 );
-                assert!(!(self.restrictions.no_fua && command.flags.contains(ReqFlags::FUA)));
+                assert!(!(self.restrictions.no_fua && command.flags().contains(ReqFlags::FUA)));
             }
             Op::WriteZeroes => {
                 assert!(
-                    !self.restrictions.no_zeroes && command.bytes <= limits.zeroes_bound(),
+                    !self.restrictions.no_zeroes && command.bytes() <= limits.zeroes_bound(),
                     "{command:?}"
                 );
             }
             Op::Discard => {
                 assert!(
-                    !self.restrictions.no_discard && command.bytes <= limits.discard_bound(),
+                    !self.restrictions.no_discard && command.bytes() <= limits.discard_bound(),
                     "{command:?}"
                 );
             }
@@ -127,25 +126,14 @@ impl Checked {
 }
 
 impl LeafQueue for Checked {
-    fn submit(&mut self, tag: Tag, command: LeafCommand) -> Result<(), LeafCommand> {
-        self.check(&command);
-        self.inner.submit(tag, command)?;
-        let was_in_flight = std::mem::replace(&mut self.in_flight[tag.0 as usize], true);
-        assert!(!was_in_flight, "{tag:?} is used twice at once");
-        Ok(())
-    }
-
     fn commit(&mut self) -> Readiness {
+        self.view.for_each_pending(|_, command| self.check(command));
         self.inner.commit()
     }
 
-    fn reap(&mut self, out: &mut Vec<LeafCompletion>) {
-        let start = out.len();
-        self.inner.reap(out);
-        for completion in &out[start..] {
-            let was_in_flight = std::mem::replace(&mut self.in_flight[completion.tag.0 as usize], false);
-            assert!(was_in_flight, "{:?} completed twice", completion.tag);
-        }
+    fn reap(&mut self) {
+        self.inner.reap();
+        assert_eq!(self.view.bogus(), 0, "a command was ended that the queue did not have");
     }
 
     fn register_buf(&mut self, region: &MemRegion) -> Result<(), BlockError> {

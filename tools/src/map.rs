@@ -113,7 +113,7 @@ fn print_json(out: &mut StdoutLock<'_>, extents: &[Extent]) -> Result<(), ToolEr
 #[cfg(test)]
 mod tests {
     use corelane_engine::aio::AioContext;
-    use corelane_engine::block::{BlockLimits, BlockStatus, LeafQueue};
+    use corelane_engine::block::{BlockLimits, BlockStatus, LeafQueue, LeafTable};
 
     use super::*;
 
@@ -136,7 +136,7 @@ mod tests {
             Ok(self.blocks.len() as u64 * 10)
         }
 
-        fn open_queue(&self, _ctx: &AioContext, _tags: u32) -> Result<Box<dyn LeafQueue>, BlockError> {
+        fn open_queue(&self, _ctx: &AioContext, _table: LeafTable) -> Result<Box<dyn LeafQueue>, BlockError> {
             Err(BlockError::Unsupported { driver: "stepwise", what: "I/O" })
         }
 

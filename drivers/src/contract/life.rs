@@ -52,20 +52,6 @@ pub fn full_depth(rig: &mut Rig) -> Result<(), Violation> {
     rig.wait_for_all().map(drop)
 }
 
-/// With room for one completion at a time nothing is lost and nothing grows.
-pub fn reap_room(rig: &mut Rig) -> Result<(), Violation> {
-    for room in [1, 2] {
-        rig.drop_queue();
-        rig.open_queue(room)?;
-        for _ in 0..4 {
-            fill(rig)?;
-            let count = rig.wait_for_all()?.len();
-            ensure!(count == rig.tags as usize, "{count} of {} commands completed", rig.tags);
-        }
-    }
-    Ok(())
-}
-
 /// A queue dropped with everything in flight, sent or not, gives all memory up, and the next one works.
 pub fn drop_busy(rig: &mut Rig) -> Result<(), Violation> {
     let total = rig.pool.total_blocks();
@@ -77,7 +63,7 @@ pub fn drop_busy(rig: &mut Rig) -> Result<(), Violation> {
         rig.drop_queue();
         let free = rig.pool.free_blocks();
         ensure!(free == total, "{} blocks of memory were not given up with the queue", total - free);
-        rig.open_queue(rig.tags as usize)?;
+        rig.open_queue()?;
     }
     fill(rig)?;
     rig.wait_for_all().map(drop)

@@ -2,8 +2,8 @@
 //!
 //! A check drives a queue as a lane does: as a poller of an event loop. It holds the queue to what
 //! [`LeafQueue`](corelane_engine::block::LeafQueue) promises: each command completes exactly once, with the very memory
-//! that it came with; what was written is read back, whatever the tags and the shape of the memory; `reap` never grows
-//! what it is given; memory that is dropped with the queue has been given up by the device.
+//! that it came with; what was written is read back, whatever the tags and the shape of the memory; memory that is dropped
+//! with the queue has been given up by the device.
 //!
 //! [`check`] is called from tests, but is no test itself: it returns what it found, and never panics.
 
@@ -58,7 +58,6 @@ const CHECKS: &[(&str, Check)] = &[
     ("write zeroes", data::write_zeroes),
     ("discard", data::discard),
     ("the full depth, again and again", life::full_depth),
-    ("reap keeps to the room it is given", life::reap_room),
     ("a busy queue is dropped", life::drop_busy),
     ("registered memory", life::registered),
 ];

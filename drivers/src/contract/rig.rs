@@ -1,14 +1,14 @@
 //! What a check drives: a queue as a poller of an event loop, with its own book of what is in flight.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use corelane_dma::{Backing, BlockPool, IoVector, Payload};
 use corelane_engine::aio::{AioConfig, AioContext, Poller, PollerId, Readiness, Wait};
 use corelane_engine::block::{
-    BlockDriver, BlockError, BlockLimits, Errno, IoResult, LeafCommand, LeafCompletion, LeafQueue, Op,
-    ReqFlags, Tag,
+    BlockDriver, BlockError, BlockLimits, CommandTable, Errno, IoResult, LeafCommand, LeafCompletion,
+    LeafQueue, Op, ReqFlags, Tag,
 };
 
 use super::{ContractOptions, Factory, SPAN_BYTES};
@@ -59,30 +59,25 @@ macro_rules! ensure {
 }
 pub(super) use ensure;
 
-/// The queue in the loop: what it completes waits in `out` for the rig to look at.
+/// The queue in the loop, and its table: what it ends waits there for the rig to look at.
 struct QueuePoller {
+    // First to go: it may hold the table's memory.
     queue: RefCell<Box<dyn LeafQueue>>,
-    out: RefCell<Vec<LeafCompletion>>,
-    tags: usize,
-    grown: Cell<bool>,
+    commands: CommandTable,
+    ended: RefCell<Vec<LeafCompletion>>,
 }
 
 impl Poller for QueuePoller {
     fn commit(&self) -> Readiness {
-        // While there is no room nothing can be reaped; the rig empties `out` after each turn.
         self.queue.borrow_mut().commit()
     }
 
     fn reap(&self) -> bool {
-        let out = &mut *self.out.borrow_mut();
-        let (len, capacity) = (out.len(), out.capacity());
-        self.queue.borrow_mut().reap(out);
-        // An empty one with room for every tag may be exchanged for another such.
-        let exchanged = len == 0 && capacity.min(out.capacity()) >= self.tags;
-        if out.capacity() != capacity && !exchanged {
-            self.grown.set(true);
-        }
-        out.len() > len
+        self.queue.borrow_mut().reap();
+        let ended = self.commands.take_ended();
+        let any = !ended.is_empty();
+        self.ended.borrow_mut().extend(ended);
+        any
     }
 }
 
@@ -146,19 +141,15 @@ impl Rig {
             block_bytes,
             limits,
         };
-        rig.open_queue(options.tags as usize)?;
+        rig.open_queue()?;
         Ok(rig)
     }
 
-    /// Opens a queue that reaps into a vector with room for `room` completions. The last one must have been dropped.
-    pub fn open_queue(&mut self, room: usize) -> Result<(), Violation> {
-        let queue = self.driver.open_queue(&self.ctx, self.tags)?;
-        let poller = Rc::new(QueuePoller {
-            queue: RefCell::new(queue),
-            out: RefCell::new(Vec::with_capacity(room)),
-            tags: self.tags as usize,
-            grown: Cell::new(false),
-        });
+    /// Opens a queue. The last one must have been dropped.
+    pub fn open_queue(&mut self) -> Result<(), Violation> {
+        let (commands, table) = CommandTable::new(self.tags);
+        let queue = RefCell::new(self.driver.open_queue(&self.ctx, table)?);
+        let poller = Rc::new(QueuePoller { queue, commands, ended: RefCell::default() });
         self.id = Some(self.ctx.add_poller(Rc::clone(&poller) as Rc<dyn Poller>));
         self.poller = Some(poller);
         Ok(())
@@ -241,8 +232,8 @@ impl Rig {
         );
         *place = Some(InFlight { segments: segments(&payload) });
         let command = LeafCommand { op, flags, offset: at.0, bytes: at.1, payload };
-        let refused = self.with_queue(|queue| queue.submit(Tag(tag), command))?.is_err();
-        ensure!(!refused, "a command on the free tag {tag} was given back");
+        let refused = self.poller()?.commands.put(Tag(tag), command).is_err();
+        ensure!(!refused, "the tag {tag}, whose command has ended, is not free");
         self.commands += 1;
         Ok(())
     }
@@ -253,13 +244,14 @@ impl Rig {
         let deadline = Instant::now() + PATIENCE;
         // It only has to end the lane's sleep.
         let timer = self.ctx.add_timer(deadline, || {});
-        while poller.out.borrow().is_empty() {
+        while poller.ended.borrow().is_empty() {
             self.ctx.turn(Wait::Yes);
             ensure!(Instant::now() < deadline, "nothing completed within {PATIENCE:?}");
         }
         self.ctx.cancel_timer(timer);
-        ensure!(!poller.grown.get(), "reap made the vector grow that it was given");
-        let done: Vec<LeafCompletion> = poller.out.borrow_mut().drain(..).collect();
+        let bogus = poller.commands.bogus();
+        ensure!(bogus == 0, "{bogus} commands were ended that the queue did not have");
+        let done = std::mem::take(&mut *poller.ended.borrow_mut());
         for completion in &done {
             self.book(completion)?;
         }
@@ -299,7 +291,8 @@ impl Rig {
         }
         // Anything more would be a completion too many.
         self.ctx.turn(Wait::No);
-        let strays = self.poller()?.out.borrow().len();
+        let poller = self.poller()?;
+        let strays = poller.ended.borrow().len() as u64 + poller.commands.bogus();
         ensure!(strays == 0, "{strays} completions more than commands");
         Ok(all)
     }

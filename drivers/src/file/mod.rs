@@ -29,7 +29,9 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use corelane_engine::aio::AioContext;
-use corelane_engine::block::{BlockDriver, BlockError, BlockLimits, BlockStatus, LeafQueue, ReqFlags};
+use corelane_engine::block::{
+    BlockDriver, BlockError, BlockLimits, BlockStatus, LeafQueue, LeafTable, ReqFlags,
+};
 
 pub use options::{CacheMode, DiscardMode, FileOptions, Locking, OptionError, SqPoll};
 pub use probe::FileKind;
@@ -210,8 +212,8 @@ impl BlockDriver for FileDriver {
         self.file.rules.can_discard()
     }
 
-    fn open_queue(&self, ctx: &AioContext, tags: u32) -> Result<Box<dyn LeafQueue>, BlockError> {
-        Ok(Box::new(FileQueue::open(&self.file, ctx, tags)?))
+    fn open_queue(&self, ctx: &AioContext, table: LeafTable) -> Result<Box<dyn LeafQueue>, BlockError> {
+        Ok(Box::new(FileQueue::open(&self.file, ctx, table)?))
     }
 
     /// A block device keeps its length; asking for the one that it has succeeds.

@@ -13,14 +13,13 @@ use std::sync::{Arc, Condvar, Mutex};
 use corelane_dma::{Backing, DmaBuffer, IoBuf, MemRegion, Payload};
 use corelane_engine::aio::{AioContext, AioError, Readiness, Ring, RingConfig, offload};
 use corelane_engine::block::{
-    BlockError, Errno, IoError, LeafCommand, LeafCompletion, LeafQueue, Op, ReqFlags, Tag,
+    BlockError, CommandTable, Errno, IoError, LeafCommand, LeafQueue, LeafTable, Op, ReqFlags, Tag,
 };
 
 use super::OpenFile;
 use super::fixed::{Piece, pieces};
 use super::ring::{KernelEnd, discard_call, ring_abilities};
 use super::slots::Slots;
-use crate::done::hand_over;
 
 /// Most commands of one queue. It bounds the table of slots; a ring that has less room takes them in turns.
 const MAX_TAGS: u32 = 1 << 20;
@@ -67,12 +66,13 @@ impl Drop for CallGuard {
 }
 
 impl FileQueue {
-    /// Opens the queue for the tags `0..tags` in the lane of `ctx`.
+    /// Opens the queue for the commands of `table` in the lane of `ctx`.
     ///
     /// # Errors
     /// [`BlockError::Range`] for a number of tags out of range, [`BlockError::Open`] where polling is asked for and the
     /// device cannot, or what the kernel says to a ring of its own.
-    pub fn open(file: &Arc<OpenFile>, ctx: &AioContext, tags: u32) -> Result<FileQueue, BlockError> {
+    pub fn open(file: &Arc<OpenFile>, ctx: &AioContext, table: LeafTable) -> Result<FileQueue, BlockError> {
+        let tags = table.tags();
         if !(1..=MAX_TAGS).contains(&tags) {
             let expected = format!("from 1 to {MAX_TAGS}");
             return Err(BlockError::Range { what: "the queue depth", value: tags.into(), expected });
@@ -83,20 +83,20 @@ impl FileQueue {
         let own_ring = own.is_some();
         let transfers = own.unwrap_or_else(|| Rc::clone(shared));
         note_abilities(file, operations.as_ref().unwrap_or(&transfers));
-        let kernel = KernelEnd::new(Slots::new(Arc::clone(file), tags), transfers, operations);
         if file.iopoll {
-            try_polling(file, &kernel)?;
+            try_polling(file, &transfers)?;
         }
+        let kernel = KernelEnd::new(Slots::new(Arc::clone(file), table), transfers, operations);
         Ok(FileQueue { kernel, ctx: ctx.clone(), own_ring, calls: Arc::default() })
     }
 
     fn resume(&self) {
-        self.kernel.resume(|index, offset, bytes| self.discard_elsewhere(index, offset, bytes));
+        self.kernel.resume(|tag, offset, bytes| self.discard_elsewhere(tag, offset, bytes));
     }
 
-    /// Has a helper thread discard a range, and completes slot `index` with what it says.
+    /// Has a helper thread discard a range, and completes the command with what it says.
     #[cold]
-    fn discard_elsewhere(&self, index: u32, offset: u64, bytes: u64) {
+    fn discard_elsewhere(&self, tag: Tag, offset: u64, bytes: u64) {
         let file = Arc::clone(&self.kernel.slots().file);
         let slots = Rc::downgrade(self.kernel.slots());
         let guard = self.calls.begin();
@@ -108,13 +108,13 @@ impl FileQueue {
         drop(self.ctx.spawn(async move {
             let errno = call.await;
             if let Some(slots) = slots.upgrade() {
-                slots.complete_call(index, errno);
+                slots.complete_call(tag, errno);
             }
         }));
     }
 
     fn register_piece(&self, piece: Piece) -> Result<(), BlockError> {
-        let fixed = &mut self.kernel.slots().table.borrow_mut().fixed;
+        let fixed = &mut self.kernel.slots().steps.borrow_mut().fixed;
         if fixed.again(piece) {
             return Ok(());
         }
@@ -131,7 +131,7 @@ impl FileQueue {
     }
 
     fn unregister_piece(&self, piece: Piece) {
-        let unused = self.kernel.slots().table.borrow_mut().fixed.remove(piece);
+        let unused = self.kernel.slots().steps.borrow_mut().fixed.remove(piece);
         if let Some(index) = unused {
             self.kernel.ring().unregister_buffer(index);
         }
@@ -153,21 +153,24 @@ fn own_ring(file: &OpenFile, tags: u32) -> Result<Rc<Ring>, BlockError> {
 
 /// Reads the first block once: neither the kernel nor sysfs says beforehand whether all of file system, device and its
 /// driver can poll.
-fn try_polling(file: &OpenFile, kernel: &KernelEnd) -> Result<(), BlockError> {
+fn try_polling(file: &Arc<OpenFile>, transfers: &Rc<Ring>) -> Result<(), BlockError> {
     let block = file.limits.request_alignment.max(4096) as usize;
     let buffer = DmaBuffer::new(block, file.limits.opt_mem_alignment as usize, Backing::Pages)?;
     let payload = Payload::One(IoBuf::from(buffer));
     let command =
         LeafCommand { op: Op::Read, flags: ReqFlags::empty(), offset: 0, bytes: block as u64, payload };
-    // A new queue takes a command on its first tag.
-    if kernel.submit(Tag(0), command).is_err() {
+    let (commands, table) = CommandTable::new(1);
+    // A new table takes a command on its first tag.
+    if commands.put(Tag(0), command).is_err() {
         return Ok(());
     }
+    let kernel = KernelEnd::new(Slots::new(Arc::clone(file), table), Rc::clone(transfers), None);
+    kernel.send();
     loop {
         kernel.ring().submit_and_wait(1, None)?;
         kernel.ring().reap();
         kernel.resume(|_, _, _| {});
-        let Some(completion) = kernel.slots().table.borrow_mut().done.pop() else { continue };
+        let Some(completion) = commands.take_ended().pop() else { continue };
         return match completion.result {
             Err(IoError { errno: Errno::ENOTSUP, .. }) => Err(BlockError::Open {
                 filename: file.filename.clone(),
@@ -196,31 +199,21 @@ fn note_abilities(file: &OpenFile, operations: &Ring) {
 }
 
 impl LeafQueue for FileQueue {
-    #[inline]
-    fn submit(&mut self, tag: Tag, command: LeafCommand) -> Result<(), LeafCommand> {
-        self.kernel.submit(tag, command)
-    }
-
-    #[inline]
     fn commit(&mut self) -> Readiness {
+        let ended = self.kernel.send();
         self.resume();
         let mut readiness = Readiness::Idle;
         if self.own_ring {
             readiness = commit_own(self.kernel.ring());
         }
-        if !self.kernel.slots().table.borrow().done.is_empty() {
-            readiness = Readiness::Ready;
-        }
-        readiness
+        if ended { Readiness::Ready } else { readiness }
     }
 
     #[inline]
-    fn reap(&mut self, out: &mut Vec<LeafCompletion>) {
+    fn reap(&mut self) {
         if self.own_ring {
             self.kernel.ring().reap();
         }
-        let table = &mut *self.kernel.slots().table.borrow_mut();
-        hand_over(&mut table.done, out, table.slots.len());
     }
 
     fn register_buf(&mut self, region: &MemRegion) -> Result<(), BlockError> {

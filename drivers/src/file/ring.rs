@@ -2,12 +2,12 @@
 //!
 //! Invariants:
 //!
-//! - Every entry pushed refers only to memory of its slot: segments of the payload that the slot owns, its vector of
-//!   segments, or a fixed buffer that holds them. The slot keeps both, unmoved, until the entry has completed (the
-//!   invariants of [`slots`](super::slots)).
+//! - Every entry pushed refers only to memory of its command: segments of its payload, its vector of segments, or a fixed
+//!   buffer that holds them. Both are kept, unmoved, until the entry has completed (the invariants of
+//!   [`slots`](super::slots)).
 //! - The file stays open as long as an entry may be in the kernel: the slots hold an `Arc` of it, and
 //!   [`KernelEnd`] waits for every entry before it lets go of them.
-//! - Where the wait cannot be carried through, slots and memory are leaked rather than freed.
+//! - Where the wait cannot be carried through, the commands and their memory are leaked rather than freed.
 #![allow(unsafe_code)]
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
@@ -15,13 +15,13 @@ use std::rc::Rc;
 
 use corelane_dma::Payload;
 use corelane_engine::aio::{FixedFile, Ring, SinkId};
-use corelane_engine::block::{Errno, LeafCommand, Op, ReqFlags, Tag};
+use corelane_engine::block::{Command, Errno, Offer, Op, ReqFlags, Tag};
 use io_uring::{opcode, squeue, types};
 
 use super::OpenFile;
 use super::fixed::{FixedBuffers, Piece};
 use super::probe::FileKind;
-use super::slots::{Slot, Slots, Table};
+use super::slots::{Progress, STEPWISE, Slots, Steps};
 use super::steps::{Next, Step};
 
 /// Write, and complete only when the data is on stable storage (`pwritev2(2)`).
@@ -83,7 +83,7 @@ impl Lane {
     }
 
     /// # Safety
-    /// As [`Ring::push`]: the entry refers only to memory that the slot `index` keeps.
+    /// As [`Ring::push`]: the entry refers only to memory that is kept for the command `index`.
     #[inline(always)]
     unsafe fn push(&self, index: u32, entry: squeue::Entry) {
         // SAFETY: passed on to the caller.
@@ -142,78 +142,77 @@ impl KernelEnd {
         &self.transfers.ring
     }
 
-    /// Takes a command; gives it back if the tag is out of range or in use.
+    /// Sends what is pending. True if a command has ended that the channel has yet to look at.
     #[inline(always)]
-    pub fn submit(&self, tag: Tag, command: LeafCommand) -> Result<(), LeafCommand> {
-        let table = &mut *self.slots.table.borrow_mut();
-        let Some(slot) = table.slots.get_mut(tag.0 as usize).filter(|slot| slot.step == Step::Free) else {
-            return Err(command);
-        };
-        let (Op::Read | Op::Write, Payload::One(buf)) = (command.op, &command.payload) else {
-            self.submit_slow(table, tag, command);
-            return Ok(());
-        };
-        let piece = Piece { start: buf.addr(), len: buf.len() };
-        let (op, flags, offset) = (command.op, command.flags, command.offset);
-        slot.start_transfer(op, flags, offset, command.payload);
-        let entry = one_entry(&self.transfers, op, piece, offset, self.durable.of(op, flags), &table.fixed);
-        // SAFETY: the entry refers to the one buffer of the payload, which the slot owns from now on.
-        unsafe { self.transfers.push(tag.0, entry) };
-        Ok(())
+    pub fn send(&self) -> bool {
+        let slots = &mut self.slots.table.borrow();
+        let steps = &mut *self.slots.steps.borrow_mut();
+        slots.send_pending(|tag, command| {
+            let (op, flags, offset) = (command.op(), command.flags(), command.offset());
+            let (Op::Read | Op::Write, Payload::One(buf)) = (op, command.payload()) else {
+                return self.send_slow(steps, tag, command);
+            };
+            let piece = Piece { start: buf.addr(), len: buf.len() };
+            let dsync = self.durable.of(op, flags);
+            let entry = one_entry(&self.transfers, op, piece, offset, dsync, &steps.fixed);
+            // SAFETY: the entry refers to the one buffer of the payload, which the command keeps until it is ended.
+            unsafe { self.transfers.push(tag.0, entry) };
+            Offer::Taken
+        });
+        slots.has_ended()
     }
 
-    /// Takes a command that is not a transfer of one buffer, for a slot that is free.
+    /// Takes a command that is not a transfer of one buffer.
     #[cold]
     #[inline(never)]
-    fn submit_slow(&self, table: &mut Table, tag: Tag, command: LeafCommand) {
-        let index = tag.0 as usize;
-        let slot = &mut table.slots[index];
-        start_slow(&self.slots.file, slot, command);
-        let next = match slot.step {
-            Step::Transfer => Next::Go(Step::Transfer),
-            _ => first(&self.slots, slot),
-        };
-        table.proceed(index, next);
+    fn send_slow(&self, steps: &mut Steps, tag: Tag, command: &mut Command) -> Offer {
+        let Some(progress) = steps.progress.get_mut(tag.0 as usize) else { return Offer::NoRoom };
+        *progress = start_slow(&self.slots.file, command);
+        command.set_note(STEPWISE);
+        match first(&self.slots.file, command, progress) {
+            Next::Done(result) => Offer::Ended(result),
+            Next::Go(step) => {
+                steps.go(tag, step);
+                Offer::Taken
+            }
+        }
     }
 
-    /// Sends the slots that wait to be sent (again). `call` is given those whose next step is a system call for another
-    /// thread: index, offset and length in bytes.
+    /// Sends the commands that wait to be sent (again). `call` is given those whose next step is a system call for another
+    /// thread: tag, offset and length in bytes.
     #[inline]
-    pub fn resume(&self, call: impl FnMut(u32, u64, u64)) {
-        if !self.slots.table.borrow().again.is_empty() {
+    pub fn resume(&self, call: impl FnMut(Tag, u64, u64)) {
+        if !self.slots.steps.borrow().again.is_empty() {
             self.resume_slow(call);
         }
     }
 
     #[inline(never)]
-    fn resume_slow(&self, mut call: impl FnMut(u32, u64, u64)) {
-        let mut next = 0;
-        loop {
-            let mut table = self.slots.table.borrow_mut();
-            let table = &mut *table;
-            let Some(&index) = table.again.get(next) else {
-                table.again.clear();
-                return;
-            };
-            next += 1;
-            let slot = &table.slots[index as usize];
-            let lane = match (slot.step, &self.operations) {
+    fn resume_slow(&self, mut call: impl FnMut(Tag, u64, u64)) {
+        let slots = &mut self.slots.table.borrow();
+        let steps = &mut *self.slots.steps.borrow_mut();
+        for index in steps.again.drain(..) {
+            let tag = Tag(index);
+            let Some(command) = slots.get_mut(tag) else { continue };
+            let progress = &steps.progress[index as usize];
+            let lane = match (progress.step, &self.operations) {
                 (Step::DiscardCall, _) => {
-                    call(index, slot.offset, slot.left);
+                    call(tag, progress.offset, progress.left);
                     continue;
                 }
                 (Step::Transfer | Step::Rest, _) | (_, None) => &self.transfers,
                 (_, Some(operations)) => operations,
             };
-            let entry = match slot.step {
+            let entry = match progress.step {
                 Step::Transfer | Step::Rest => {
-                    let iovecs = &mut table.iovecs[index as usize];
-                    transfer_entry(lane, slot, iovecs, &table.fixed, self.durable.of(slot.op, slot.flags))
+                    let iovecs = &mut steps.iovecs[index as usize];
+                    let dsync = self.durable.of(command.op(), command.flags());
+                    transfer_entry(lane, command, progress, iovecs, &steps.fixed, dsync)
                 }
-                _ => operation_entry(lane, slot),
+                _ => operation_entry(lane, progress),
             };
-            // SAFETY: a transfer's entry refers to the slot's payload or vector, which stay as they are until it has
-            // completed; an operation's entry refers to no memory.
+            // SAFETY: a transfer's entry refers to the command's payload or its vector, which stay as they are until it
+            // has completed; an operation's entry refers to no memory.
             unsafe { lane.push(index, entry) };
         }
     }
@@ -240,11 +239,11 @@ impl KernelEnd {
 impl Drop for KernelEnd {
     fn drop(&mut self) {
         if !self.quiesce() {
-            // The kernel may still write the memory of the slots.
+            // The kernel may still write the memory of the commands.
             std::mem::forget(Rc::clone(&self.slots));
             return;
         }
-        for index in self.slots.table.borrow_mut().fixed.drain() {
+        for index in self.slots.steps.borrow_mut().fixed.drain() {
             self.transfers.ring.unregister_buffer(index);
         }
         self.transfers.close();
@@ -254,35 +253,30 @@ impl Drop for KernelEnd {
     }
 }
 
-/// Fills a slot with a command that is not a transfer of one buffer.
-fn start_slow(file: &OpenFile, slot: &mut Slot, command: LeafCommand) {
-    let LeafCommand { op, flags, offset, bytes, payload } = command;
-    slot.start_transfer(op, flags, offset, payload);
-    if matches!(op, Op::Read | Op::Write) {
-        return;
-    }
-    slot.step = Step::Free;
-    slot.left = bytes;
-    if op == Op::Discard && file.kind == FileKind::Block {
+/// Where a command begins that is not a transfer of one buffer.
+fn start_slow(file: &OpenFile, command: &Command) -> Progress {
+    let (offset, bytes) = (command.offset(), command.bytes());
+    let mut progress = Progress::new(Step::Transfer, offset, bytes);
+    if command.op() == Op::Discard && file.kind == FileKind::Block {
         // A device discards whole blocks only; what sticks out may stay as it is.
         let block = u64::from(file.logical_block_bytes);
         let end = (offset + bytes) / block * block;
-        slot.offset = offset.next_multiple_of(block);
-        slot.left = end.saturating_sub(slot.offset);
+        progress.offset = offset.next_multiple_of(block);
+        progress.left = end.saturating_sub(progress.offset);
     }
+    progress
 }
 
-/// The first step of what is not a transfer, or its end where there is nothing to do.
-fn first(slots: &Slots, slot: &Slot) -> Next {
-    let file = &slots.file;
+/// The first step of what is not a transfer of one buffer, or its end where there is nothing to do.
+fn first(file: &OpenFile, command: &Command, progress: &Progress) -> Next {
     let block = u64::from(file.logical_block_bytes);
-    match slot.op {
-        Op::Discard | Op::WriteZeroes if slot.left == 0 => Next::Done(Ok(())),
+    match command.op() {
+        Op::Discard | Op::WriteZeroes if progress.left == 0 => Next::Done(Ok(())),
         // The kernel zeroes whole blocks of a device only.
-        Op::WriteZeroes if !(slot.offset | slot.left).is_multiple_of(block) => {
+        Op::WriteZeroes if !(progress.offset | progress.left).is_multiple_of(block) => {
             Next::Done(Err(Errno::ENOTSUP.into()))
         }
-        op => file.rules.first(op, slot.flags),
+        op => file.rules.first(op, command.flags()),
     }
 }
 
@@ -324,15 +318,16 @@ fn one_entry(
 /// The entry for what is left of a transfer.
 fn transfer_entry(
     lane: &Lane,
-    slot: &Slot,
+    command: &Command,
+    progress: &Progress,
     iovecs: &mut Vec<libc::iovec>,
     fixed: &FixedBuffers,
     dsync: bool,
 ) -> squeue::Entry {
-    let mut skip = slot.done;
+    let mut skip = progress.done;
     iovecs.clear();
-    iovecs.reserve(slot.payload.as_bufs().len());
-    for (ptr, len) in slot.payload.segments() {
+    iovecs.reserve(command.payload().as_bufs().len());
+    for (ptr, len) in command.payload().segments() {
         if skip >= len {
             skip -= len;
             continue;
@@ -342,25 +337,26 @@ fn transfer_entry(
     }
     if let [only] = iovecs[..] {
         let piece = Piece { start: only.iov_base as usize, len: only.iov_len };
-        return one_entry(lane, slot.op, piece, slot.offset, dsync, fixed);
+        return one_entry(lane, command.op(), piece, progress.offset, dsync, fixed);
     }
     let (fd, vector, count) = (lane.fd(), iovecs.as_ptr(), iovecs.len() as u32);
-    let entry = match slot.op {
-        Op::Read => opcode::Readv::new(fd, vector, count).offset(slot.offset).build(),
+    let entry = match command.op() {
+        Op::Read => opcode::Readv::new(fd, vector, count).offset(progress.offset).build(),
         _ => {
             let rw_flags = if dsync { RWF_DSYNC } else { 0 };
-            opcode::Writev::new(fd, vector, count).offset(slot.offset).rw_flags(rw_flags).build()
+            opcode::Writev::new(fd, vector, count).offset(progress.offset).rw_flags(rw_flags).build()
         }
     };
     entry.flags(lane.flags)
 }
 
 /// The entry for a step that is no transfer.
-fn operation_entry(lane: &Lane, slot: &Slot) -> squeue::Entry {
+fn operation_entry(lane: &Lane, progress: &Progress) -> squeue::Entry {
     const PUNCH: i32 = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
     let fd = lane.fd();
-    let fallocate = |mode| opcode::Fallocate::new(fd, slot.left).offset(slot.offset).mode(mode).build();
-    let entry = match slot.step {
+    let fallocate =
+        |mode| opcode::Fallocate::new(fd, progress.left).offset(progress.offset).mode(mode).build();
+    let entry = match progress.step {
         Step::Flush | Step::ZeroSync => opcode::Fsync::new(fd).flags(types::FsyncFlags::DATASYNC).build(),
         Step::ZeroRange => fallocate(libc::FALLOC_FL_ZERO_RANGE),
         Step::ZeroAllocate => fallocate(0),
@@ -368,10 +364,13 @@ fn operation_entry(lane: &Lane, slot: &Slot) -> squeue::Entry {
         Step::DiscardCommand => {
             // The start goes where other commands have an address, the length in the first bytes of the command.
             let mut length = [0; 16];
-            length[..8].copy_from_slice(&slot.left.to_ne_bytes());
-            opcode::UringCmd16::new(fd, BLOCK_URING_CMD_DISCARD).addr(Some(slot.offset)).cmd(length).build()
+            length[..8].copy_from_slice(&progress.left.to_ne_bytes());
+            opcode::UringCmd16::new(fd, BLOCK_URING_CMD_DISCARD)
+                .addr(Some(progress.offset))
+                .cmd(length)
+                .build()
         }
-        Step::Transfer | Step::Rest | Step::DiscardCall | Step::Free => opcode::Nop::new().build(),
+        Step::Transfer | Step::Rest | Step::DiscardCall => opcode::Nop::new().build(),
     };
     entry.flags(lane.flags)
 }

@@ -1,19 +1,22 @@
-//! The commands in flight of one queue, one slot per tag, and what becomes of each completion.
+//! What becomes of each completion of one queue: the end of its command, or the next step towards it.
+//!
+//! A read or write of one piece that the kernel does whole, which is nearly every one, leaves no trace here: the command is in
+//! its slot of the channel's table, and ends there. Only what takes several steps has a [`Progress`] beside it.
 //!
 //! Invariants, on which the unsafe code of [`ring`](super::ring) stands:
 //!
-//! - A slot whose step is not [`Step::Free`] owns its payload and its vector until the kernel's completion for it has been
-//!   delivered; neither is moved in memory, changed or dropped before.
-//! - The table is never resized, and a busy slot takes no second command.
-//! - For each slot at most one entry is in the kernel, and its key is the slot's index.
+//! - A command that was taken keeps its payload and its vector until it is ended here; neither is moved in memory, changed
+//!   or dropped before. For the payload that is the table's own invariant.
+//! - For each command at most one entry is in the kernel, and its key is the command's tag. A command is ended only when it
+//!   has none there.
+//! - The lists are never resized, except that a vector grows before its entry is made.
 
 use std::cell::RefCell;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
-use corelane_dma::Payload;
 use corelane_engine::aio::{Cqe, CqeSink};
-use corelane_engine::block::{Errno, IoResult, LeafCompletion, Op, ReqFlags, Tag};
+use corelane_engine::block::{Command, Errno, LeafSlots, LeafTable, Op, ReqFlags, Tag};
 
 use super::OpenFile;
 use super::fixed::FixedBuffers;
@@ -25,61 +28,30 @@ use super::steps::{Next, Step};
 /// takes a turn of the lane at least.
 const MAX_RETRIES: u16 = 1000;
 
-/// One command.
+/// [`Command::note`] of a read or write of one piece that is in the kernel for the first time. It has no [`Progress`].
+pub const PLAIN: u8 = 0;
+/// [`Command::note`] of everything else.
+pub const STEPWISE: u8 = 1;
+
+/// How far a command has come that takes several steps.
 #[derive(Debug)]
-pub struct Slot {
-    /// Its memory.
-    pub payload: Payload,
+pub struct Progress {
     /// Where the next transfer goes, or where the range of the operation starts, in bytes.
     pub offset: u64,
     /// What is left to transfer, or the length of the range, in bytes.
     pub left: u64,
     /// How much of the payload is done, in bytes. Not 0 only in [`Step::Rest`].
     pub done: usize,
-    /// What the slot waits for.
+    /// What the command waits for.
     pub step: Step,
-    /// What the command does.
-    pub op: Op,
-    /// How.
-    pub flags: ReqFlags,
-    /// Tries without progress. 0 in a free slot, and where the step is [`Step::Transfer`].
+    /// Tries without progress.
     retries: u16,
 }
 
-// Two requests never share a cache line, and the index is a shift.
-const _: () = assert!(size_of::<Slot>() == 64);
-
-impl Slot {
-    const fn free() -> Slot {
-        Slot {
-            payload: Payload::None,
-            offset: 0,
-            left: 0,
-            done: 0,
-            step: Step::Free,
-            op: Op::Flush,
-            flags: ReqFlags::empty(),
-            retries: 0,
-        }
-    }
-
-    /// Takes a read or write.
-    #[inline]
-    pub fn start_transfer(&mut self, op: Op, flags: ReqFlags, offset: u64, payload: Payload) {
-        self.left = payload.len_bytes() as u64;
-        // A free slot has no payload, so there is nothing to drop; looking would cost more than all the rest.
-        std::mem::forget(std::mem::replace(&mut self.payload, payload));
-        self.offset = offset;
-        self.step = Step::Transfer;
-        self.op = op;
-        self.flags = flags;
-    }
-
-    /// Frees the slot, with its completion.
-    #[inline]
-    fn end(&mut self, index: usize, result: IoResult) -> LeafCompletion {
-        self.step = Step::Free;
-        LeafCompletion::new(Tag(index as u32), result, std::mem::take(&mut self.payload))
+impl Progress {
+    /// Nothing is done yet of `bytes` bytes at `offset`.
+    pub const fn new(step: Step, offset: u64, bytes: u64) -> Progress {
+        Progress { offset, left: bytes, done: 0, step, retries: 0 }
     }
 
     /// Moves `bytes` bytes on, at most what is left.
@@ -108,16 +80,14 @@ impl Slot {
     }
 }
 
-/// What [`Slots`] holds.
+/// What a queue keeps beside the commands.
 #[derive(Debug)]
-pub struct Table {
-    /// One slot per tag.
-    pub slots: Box<[Slot]>,
-    /// For each slot, the segments as the kernel wants them. They grow to the longest vector that was seen and stay so.
+pub struct Steps {
+    /// By tag; means something where the command's note is [`STEPWISE`].
+    pub progress: Box<[Progress]>,
+    /// By tag, the segments as the kernel wants them. They grow to the longest vector that was seen and stay so.
     pub iovecs: Box<[Vec<libc::iovec>]>,
-    /// What has completed and was not reaped yet.
-    pub done: Vec<LeafCompletion>,
-    /// Slots to be sent again: the rest of a short transfer, the next step, another try.
+    /// Commands to be sent again: the rest of a short transfer, the next step, another try.
     pub again: Vec<u32>,
     /// Memory registered with the ring that reads and writes go to.
     pub fixed: FixedBuffers,
@@ -125,100 +95,109 @@ pub struct Table {
     pub closing: bool,
 }
 
-/// The slots of a queue, as a sink for completions.
+/// The commands of a queue, as a sink for completions.
 #[derive(Debug)]
 pub struct Slots {
-    /// The table. Never borrowed while foreign code runs.
-    pub table: RefCell<Table>,
+    /// The commands. Borrowed before `steps` where both are.
+    pub table: LeafTable,
+    /// What is kept beside them.
+    pub steps: RefCell<Steps>,
     /// The file.
     pub file: Arc<OpenFile>,
 }
 
 impl Slots {
-    /// Slots for the tags `0..tags`, and room for as many completions.
-    pub fn new(file: Arc<OpenFile>, tags: u32) -> Slots {
-        let count = tags as usize;
-        let table = Table {
-            slots: (0..count).map(|_| Slot::free()).collect(),
+    /// Takes the commands of `table`.
+    pub fn new(file: Arc<OpenFile>, table: LeafTable) -> Slots {
+        let count = table.tags() as usize;
+        let steps = Steps {
+            progress: (0..count).map(|_| Progress::new(Step::Flush, 0, 0)).collect(),
             iovecs: (0..count).map(|_| Vec::new()).collect(),
-            done: Vec::with_capacity(count),
             again: Vec::with_capacity(count),
             fixed: FixedBuffers::default(),
             closing: false,
         };
-        Slots { table: RefCell::new(table), file }
+        Slots { table, steps: RefCell::new(steps), file }
     }
 
-    /// Whether any slot waits for the kernel in a step for which `which` holds.
+    /// Whether any command waits for something in a step for which `which` holds.
     pub fn any_in(&self, which: impl Fn(Step) -> bool) -> bool {
-        self.table.borrow().slots.iter().any(|slot| slot.step != Step::Free && which(slot.step))
+        let slots = self.table.borrow();
+        let steps = self.steps.borrow();
+        slots.sent().any(|(tag, command)| which(steps.step(tag, command)))
     }
 
     /// Starts to give everything up: nothing is sent again, and completions go nowhere.
     pub fn close(&self) {
-        let table = &mut *self.table.borrow_mut();
-        table.closing = true;
-        for index in std::mem::take(&mut table.again) {
-            table.finish(index as usize, Ok(()));
+        let slots = &mut self.table.borrow();
+        let steps = &mut *self.steps.borrow_mut();
+        steps.closing = true;
+        for index in std::mem::take(&mut steps.again) {
+            slots.end(Tag(index), Ok(()));
         }
     }
 
     /// A completion that is not simply a transfer of everything.
     #[cold]
     #[inline(never)]
-    fn complete_slow(&self, table: &mut Table, index: usize, result: i32) {
-        let Some(slot) = table.slots.get_mut(index) else { return };
-        let next = match slot.step {
-            Step::Free => {
-                tracing::error!(index, result, "a completion for nothing was ignored");
-                return;
-            }
-            _ if table.closing => Next::Done(Ok(())),
-            Step::Transfer | Step::Rest => self.after_transfer(slot, result),
-            step => self.after_operation(slot, step, result),
+    fn complete_slow(&self, slots: &mut LeafSlots<'_>, tag: Tag, result: i32) {
+        let steps = &mut *self.steps.borrow_mut();
+        let (Some(command), Some(progress)) = (slots.get_mut(tag), steps.progress.get_mut(tag.0 as usize))
+        else {
+            tracing::error!(tag = tag.0, result, "a completion for nothing was ignored");
+            return;
         };
-        table.proceed(index, next);
+        if command.note() == PLAIN {
+            *progress = Progress::new(Step::Transfer, command.offset(), command.bytes());
+            command.set_note(STEPWISE);
+        }
+        let next = match progress.step {
+            _ if steps.closing => Next::Done(Ok(())),
+            Step::Transfer | Step::Rest => self.after_transfer(command, progress, result),
+            step => self.after_operation(command.flags(), progress, step, result),
+        };
+        steps.proceed(slots, tag, next);
     }
 
     /// A step that is no transfer has ended.
-    fn after_operation(&self, slot: &mut Slot, step: Step, result: i32) -> Next {
+    fn after_operation(&self, flags: ReqFlags, progress: &mut Progress, step: Step, result: i32) -> Next {
         let errno = (result < 0).then(|| Errno::from_raw(result));
         match errno {
-            Some(Errno::EINTR | Errno::EAGAIN) if slot.may_retry() => Next::Go(step),
-            _ => self.file.rules.after(step, errno, slot.flags),
+            Some(Errno::EINTR | Errno::EAGAIN) if progress.may_retry() => Next::Go(step),
+            _ => self.file.rules.after(step, errno, flags),
         }
     }
 
     /// A transfer has ended otherwise than whole: an error, or short.
-    fn after_transfer(&self, slot: &mut Slot, result: i32) -> Next {
+    fn after_transfer(&self, command: &mut Command, progress: &mut Progress, result: i32) -> Next {
         let Ok(moved) = u32::try_from(result) else {
             return match Errno::from_raw(result) {
-                errno @ (Errno::EINTR | Errno::EAGAIN) => slot.try_again(errno),
+                errno @ (Errno::EINTR | Errno::EAGAIN) => progress.try_again(errno),
                 errno => failed(errno),
             };
         };
         let moved = u64::from(moved);
-        if moved > slot.left {
-            tracing::error!(moved, left = slot.left, "the kernel reports more bytes than it was given");
+        if moved > progress.left {
+            tracing::error!(moved, left = progress.left, "the kernel reports more bytes than it was given");
             return failed(Errno::EIO);
         }
-        slot.advance(moved);
-        if slot.left == 0 {
+        progress.advance(moved);
+        if progress.left == 0 {
             return Next::Done(Ok(()));
         }
-        let stray = slot.offset % u64::from(self.file.limits.request_alignment);
-        match slot.op {
+        let stray = progress.offset % u64::from(self.file.limits.request_alignment);
+        match command.op() {
             // The end of a file is the only place where a transfer stops at an odd offset, and O_DIRECT could not go on
             // from there.
-            Op::Read if moved == 0 || stray != 0 => self.at_end(slot),
+            Op::Read if moved == 0 || stray != 0 => self.at_end(command, progress),
             // Less than a block is no progress for a direct write, which goes on from a whole one.
             Op::Write if moved <= stray => {
-                slot.go_back(stray);
-                slot.try_again(Errno::EIO)
+                progress.go_back(stray);
+                progress.try_again(Errno::EIO)
             }
             _ => {
-                slot.go_back(stray);
-                slot.retries = 0;
+                progress.go_back(stray);
+                progress.retries = 0;
                 Next::Go(Step::Rest)
             }
         }
@@ -227,7 +206,7 @@ impl Slots {
     /// A read met the end. In a regular file whose length is not a whole number of blocks the rest of the last block reads
     /// as zeroes, as in QEMU. Anything further means that the file or device is shorter than it was when the request was
     /// checked: that is an error here (QEMU would make up zeroes for a file), since data is missing.
-    fn at_end(&self, slot: &mut Slot) -> Next {
+    fn at_end(&self, command: &mut Command, progress: &mut Progress) -> Next {
         if self.file.kind == FileKind::Block {
             return failed(Errno::EIO);
         }
@@ -236,24 +215,23 @@ impl Slots {
             Err(err) => return failed(Errno::from(&err)),
         };
         let block = u64::from(self.file.limits.request_alignment);
-        if length > slot.offset {
+        if length > progress.offset {
             // It has grown since; whole blocks of it can be read.
-            slot.go_back((slot.offset % block).min(slot.done as u64));
-            return slot.try_again(Errno::EIO);
+            progress.go_back((progress.offset % block).min(progress.done as u64));
+            return progress.try_again(Errno::EIO);
         }
-        if slot.offset + slot.left > length.next_multiple_of(block) {
+        if progress.offset + progress.left > length.next_multiple_of(block) {
             return failed(Errno::EIO);
         }
-        match slot.payload.fill(slot.done, slot.left as usize, 0) {
+        match command.payload_mut().fill(progress.done, progress.left as usize, 0) {
             Ok(()) => Next::Done(Ok(())),
             Err(_) => failed(Errno::EIO),
         }
     }
 
     /// The result of a discard that a helper thread has made.
-    pub fn complete_call(&self, index: u32, errno: Option<Errno>) {
-        let table = &mut *self.table.borrow_mut();
-        self.complete_slow(table, index as usize, errno.map_or(0, |errno| -errno.raw()));
+    pub fn complete_call(&self, tag: Tag, errno: Option<Errno>) {
+        self.complete_slow(&mut self.table.borrow(), tag, errno.map_or(0, |errno| -errno.raw()));
     }
 }
 
@@ -261,47 +239,55 @@ fn failed(errno: Errno) -> Next {
     Next::Done(Err(errno.into()))
 }
 
-impl Table {
-    /// Carries out what was decided for a slot.
-    pub fn proceed(&mut self, index: usize, next: Next) {
-        match next {
-            Next::Done(result) => self.finish(index, result),
-            Next::Go(step) => {
-                self.slots[index].step = step;
-                self.again.push(index as u32);
-            }
+impl Steps {
+    /// What a command waits for.
+    pub fn step(&self, tag: Tag, command: &Command) -> Step {
+        match self.progress.get(tag.0 as usize) {
+            Some(progress) if command.note() != PLAIN => progress.step,
+            _ => Step::Transfer,
         }
     }
 
-    fn finish(&mut self, index: usize, result: IoResult) {
-        let slot = &mut self.slots[index];
-        self.done.push(slot.end(index, result));
-        (slot.done, slot.retries) = (0, 0);
+    /// Carries out what was decided for a command.
+    fn proceed(&mut self, slots: &mut LeafSlots<'_>, tag: Tag, next: Next) {
+        match next {
+            Next::Done(result) => {
+                slots.end(tag, result);
+            }
+            Next::Go(step) => self.go(tag, step),
+        }
+    }
+
+    /// Has a command sent (again) for its next step.
+    pub fn go(&mut self, tag: Tag, step: Step) {
+        if let Some(progress) = self.progress.get_mut(tag.0 as usize) {
+            progress.step = step;
+            self.again.push(tag.0);
+        }
     }
 }
 
 impl CqeSink for Slots {
+    #[inline]
     fn complete(&self, key: u64, result: i32, _flags: u32) {
-        self.complete_one(&mut self.table.borrow_mut(), key as usize, result);
+        self.complete_one(&mut self.table.borrow(), Tag(key as u32), result);
     }
 
     fn complete_all(&self, cqes: &[Cqe]) {
-        let table = &mut *self.table.borrow_mut();
+        let slots = &mut self.table.borrow();
         for cqe in cqes {
-            self.complete_one(table, cqe.key() as usize, cqe.result());
+            self.complete_one(slots, Tag(cqe.key() as u32), cqe.result());
         }
     }
 }
 
 impl Slots {
     #[inline(always)]
-    fn complete_one(&self, table: &mut Table, index: usize, result: i32) {
-        match table.slots.get_mut(index) {
-            Some(slot) if slot.step == Step::Transfer && i64::from(result) == slot.left as i64 => {
-                let completion = slot.end(index, Ok(()));
-                table.done.push(completion);
-            }
-            _ => self.complete_slow(table, index, result),
+    fn complete_one(&self, slots: &mut LeafSlots<'_>, tag: Tag, result: i32) {
+        let whole =
+            |command: &Command| command.note() == PLAIN && i64::from(result) == command.bytes() as i64;
+        if !slots.end_if(tag, whole) {
+            self.complete_slow(slots, tag, result);
         }
     }
 }

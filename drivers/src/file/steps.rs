@@ -1,6 +1,6 @@
 //! Which kernel operation carries a request, and which one comes next when the kernel refuses it.
 //!
-//! Reads and writes are a [`Step::Transfer`] and handled where the slots are. Everything else is decided here, without the
+//! Reads and writes are a [`Step::Transfer`] and handled where the commands are. Everything else is decided here, without the
 //! kernel, from three things: the step, what it returned, and what this file has been found able to do. What a file cannot
 //! do is learned once and shared by all lanes; a request that no step is left for ends with `ENOTSUP`, and the block
 //! layer does it by hand.
@@ -11,11 +11,9 @@ use corelane_engine::block::{Errno, IoResult, Op, ReqFlags};
 
 use super::probe::FileKind;
 
-/// What a slot is waiting for.
+/// What a command is waiting for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Step {
-    /// Nothing: the slot is free.
-    Free,
     /// A read or write.
     Transfer,
     /// The rest of a read or write, or another try.
@@ -232,7 +230,7 @@ impl Rules {
                 cannot(&abilities.discard_call);
                 unsupported()
             }
-            Step::Flush | Step::ZeroSync | Step::Transfer | Step::Rest | Step::Free => unsupported(),
+            Step::Flush | Step::ZeroSync | Step::Transfer | Step::Rest => unsupported(),
         }
     }
 

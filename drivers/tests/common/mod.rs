@@ -11,7 +11,7 @@ use corelane_dma::{Backing, DmaBuffer, IoBuf, MemRegion, Payload};
 use corelane_drivers::file::{FileDriver, FileOptions};
 use corelane_engine::aio::{AioConfig, AioContext, Wait};
 use corelane_engine::block::{
-    BlockDriver, IoResult, LeafCommand, LeafCompletion, LeafQueue, Op, ReqFlags, Tag,
+    BlockDriver, CommandTable, IoResult, LeafCommand, LeafQueue, Op, ReqFlags, Tag,
 };
 use tempfile::TempDir;
 
@@ -118,24 +118,27 @@ pub fn payload_at(skip: usize, len: usize) -> Payload {
 /// A queue and the event loop that it is in.
 pub struct Lane {
     queue: Box<dyn LeafQueue>,
+    commands: CommandTable,
     ctx: AioContext,
 }
 
 impl Lane {
     pub fn open(driver: &dyn BlockDriver, tags: u32) -> Lane {
         let ctx = AioContext::new(&AioConfig::default()).expect("an event loop");
-        Lane { queue: driver.open_queue(&ctx, tags).expect("a queue"), ctx }
+        let (commands, table) = CommandTable::new(tags);
+        Lane { queue: driver.open_queue(&ctx, table).expect("a queue"), commands, ctx }
     }
 
     /// One command alone, with its result and memory.
     pub fn one(&mut self, op: Op, flags: ReqFlags, at: (u64, u64), payload: Payload) -> (IoResult, Payload) {
         let command = LeafCommand { op, flags, offset: at.0, bytes: at.1, payload };
-        assert!(self.queue.submit(Tag(0), command).is_ok(), "the tag is free");
-        let mut out: Vec<LeafCompletion> = Vec::with_capacity(4);
+        assert!(self.commands.put(Tag(0), command).is_ok(), "the tag is free");
+        let mut out = Vec::new();
         while out.is_empty() {
             self.queue.commit();
             self.ctx.turn(Wait::No);
-            self.queue.reap(&mut out);
+            self.queue.reap();
+            out = self.commands.take_ended();
         }
         let done = out.remove(0);
         (done.result, done.payload)

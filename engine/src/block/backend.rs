@@ -176,7 +176,7 @@ impl BlockBackend {
             backend.drain().await;
             for region in &unused {
                 let forget = |channel: &ChannelInner, region: &MemRegion| {
-                    channel.with_state(|state| state.leaf.unregister_buf(region));
+                    channel.unregister_region(region);
                 };
                 backend.tell_lanes(lanes.clone(), region, forget).await;
             }

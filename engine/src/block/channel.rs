@@ -1,14 +1,14 @@
 //! A backend in one lane: what a caller submits to and reaps from.
 //!
-//! The life of a request here: [`Channel::submit`] takes a slot; if the [`Plan`] admits the request it goes to the leaf
-//! queue as it stands, otherwise a task in the same lane carries it out ([`super::slow`]). The lane's loop calls
-//! [`Poller::commit`] once a turn for the whole batch, then [`Poller::reap`]; what ended is either in the batch that
-//! [`Channel::drain`] hands out or wakes its future.
+//! The life of a request here: [`Channel::submit`] takes a slot in the [table](super::table); if the [`Plan`] admits the
+//! request it is pending there as it stands, otherwise a task in the same lane carries it out ([`super::slow`]). The lane's
+//! loop calls [`Poller::commit`] once a turn, where the leaf queue takes the whole batch, then [`Poller::reap`]; what ended
+//! is either in the batch that [`Channel::drain`] hands out or wakes its future.
 //!
 //! Invariants:
 //!
 //! - At most `depth` requests are in flight or waiting to be drained, so the batch never grows.
-//! - No borrow of the state is held while foreign code (a callback, a waker) runs.
+//! - No borrow of the table or the state is held while foreign code (a callback, a waker) runs, nor two of the same.
 //! - A slot that the device may still use is never released, even if its future is dropped.
 
 use std::cell::{Cell, RefCell};
@@ -20,14 +20,14 @@ use std::task::Waker;
 use corelane_dma::{BlockPool, Payload};
 
 use super::counters::ChannelStats;
-use super::driver::{LeafCommand, LeafCompletion, LeafQueue, Tag};
+use super::driver::LeafQueue;
 use super::errno::{BlockError, IoResult};
 use super::future::IoFuture;
 use super::node::{Answer, LaneEntry, Node};
 use super::plan::Plan;
-use super::request::{Completion, Op, Rejected, Request};
-use super::slots::{Phase, SlotName, SlotTable, Target};
+use super::request::{Completion, Op, Rejected, ReqFlags, Request};
 use super::slow;
+use super::table::{Filling, Shared, SlotName, Target};
 use crate::aio::{AioContext, Poller, PollerId};
 
 mod reap;
@@ -54,40 +54,35 @@ pub struct Channel {
 type Handler = Box<dyn FnMut(Completion)>;
 
 pub(super) struct ChannelInner {
-    /// Itself, to start tasks from where only a reference is at hand.
-    this: Weak<ChannelInner>,
     pub(super) node: Arc<Node>,
+    pub(super) plan: Plan,
+    pub(super) table: Rc<Shared>,
+    /// Requests that took the fast path, by [`Op`].
+    fast: [Cell<u64>; Op::COUNT],
+    leaf: RefCell<Box<dyn LeafQueue>>,
+    has_handler: Cell<bool>,
+    closing: Cell<bool>,
+    /// Whether `clear_waits` has an entry.
+    awaited: Cell<bool>,
+    state: RefCell<State>,
+    handler: RefCell<Option<Handler>>,
+    poller: Cell<Option<PollerId>>,
     pub(super) ctx: AioContext,
     id: u64,
     depth: usize,
-    state: RefCell<State>,
-    handler: RefCell<Option<Handler>>,
-    has_handler: Cell<bool>,
-    poller: Cell<Option<PollerId>>,
-    closing: Cell<bool>,
+    /// Itself, to start tasks from where only a reference is at hand.
+    this: Weak<ChannelInner>,
 }
 
+/// What only the slow path, futures and other lanes touch.
 pub(super) struct State {
-    pub(super) plan: Plan,
-    pub(super) slots: SlotTable,
-    pub(super) leaf: Box<dyn LeafQueue>,
+    /// All but the fast path's counters.
     pub(super) stats: ChannelStats,
-    /// Commands that the leaf queue had no room for, oldest first.
-    backlog: VecDeque<(Tag, LeafCommand)>,
-    /// Completed requests of batches, to be drained. `spare` and `reaped` are of the same capacity, and exchanged for it.
-    done: Vec<LeafCompletion>,
-    spare: Vec<LeafCompletion>,
-    reaped: Vec<LeafCompletion>,
-    /// Requests that the device turned out not to support, to be carried out by other means.
-    fall_back: Vec<Tag>,
     wakes: Vec<Waker>,
     clear_waits: Vec<ClearWait>,
     /// Futures that wait for a slot, oldest first, by ticket. One whose ticket is not here was called.
     slot_waiters: VecDeque<(u64, Waker)>,
     next_ticket: u64,
-    /// What is to be dropped when nothing is borrowed: it may run foreign code.
-    answered: Vec<ClearWait>,
-    orphaned: Vec<Payload>,
     tag_waiters: VecDeque<Waker>,
     pub(super) bounce: Option<BlockPool>,
     pub(super) bounce_waiters: VecDeque<Waker>,
@@ -108,20 +103,24 @@ impl Channel {
         if node.is_closed() {
             return Err(BlockError::Closed { node: node.name.clone() });
         }
-        let tags = depth + INTERNAL_SLOTS;
-        let leaf = node.driver.open_queue(ctx, tags)?;
-        let state = State::new(node, leaf, depth);
+        let table = Shared::new(depth, INTERNAL_SLOTS);
+        let leaf = node.driver.open_queue(ctx, table.leaf())?;
         let inner = Rc::new_cyclic(|this| ChannelInner {
-            this: Weak::clone(this),
             node: Arc::clone(node),
+            plan: Plan::new(&*node.driver, &node.limits, node.read_only, node.force_fua),
+            table,
+            fast: Default::default(),
+            leaf: RefCell::new(leaf),
+            has_handler: Cell::new(false),
+            closing: Cell::new(false),
+            awaited: Cell::new(false),
+            state: RefCell::new(State::new((depth + INTERNAL_SLOTS) as usize)),
+            handler: RefCell::default(),
+            poller: Cell::new(None),
             ctx: ctx.clone(),
             id: node.control().next_id(),
             depth: depth as usize,
-            state: RefCell::new(state),
-            handler: RefCell::default(),
-            has_handler: Cell::new(false),
-            poller: Cell::new(None),
-            closing: Cell::new(false),
+            this: Weak::clone(this),
         });
         inner.join_lane();
         Ok(Channel { inner })
@@ -145,6 +144,13 @@ impl Channel {
         IoFuture::new(Rc::clone(&self.inner), request)
     }
 
+    /// Whether the request would go to the device as it stands, with no copy and no split. Says nothing about whether it
+    /// is right.
+    pub fn admits(&self, request: &Request) -> bool {
+        let node = &self.inner.node;
+        !node.needs_attention() && self.inner.plan.admits(request, node.length())
+    }
+
     /// Hands the completed requests to `each`, which may submit again.
     #[inline(always)]
     pub fn drain(&self, each: impl FnMut(Completion)) {
@@ -153,12 +159,12 @@ impl Channel {
 
     /// How many completed requests wait to be drained.
     pub fn completed(&self) -> usize {
-        self.inner.state.borrow().done.len()
+        self.inner.table.borrow().done.len()
     }
 
     /// Requests in flight, those not counted that have completed.
     pub fn in_flight(&self) -> usize {
-        self.inner.state.borrow().slots.public_in_use()
+        self.inner.table.borrow().in_flight()
     }
 
     /// Most requests at once.
@@ -175,7 +181,12 @@ impl Channel {
 
     /// What was counted so far.
     pub fn stats(&self) -> ChannelStats {
-        self.inner.state.borrow().stats
+        let mut stats = self.inner.state.borrow().stats;
+        for (count, fast) in stats.fast.iter_mut().zip(&self.inner.fast) {
+            *count = fast.get();
+        }
+        stats.bogus = self.inner.table.borrow().bogus;
+        stats
     }
 
     /// The lane that the channel belongs to.
@@ -205,95 +216,17 @@ impl Drop for Channel {
 }
 
 impl State {
-    fn new(node: &Node, leaf: Box<dyn LeafQueue>, depth: u32) -> State {
-        let tags = (depth + INTERNAL_SLOTS) as usize;
+    fn new(tags: usize) -> State {
         State {
-            plan: Plan::new(&*node.driver, &node.limits, node.read_only, node.force_fua),
-            slots: SlotTable::new(depth, INTERNAL_SLOTS),
-            leaf,
             stats: ChannelStats::default(),
-            backlog: VecDeque::with_capacity(tags),
-            done: Vec::with_capacity(tags),
-            spare: Vec::with_capacity(tags),
-            reaped: Vec::with_capacity(tags),
-            fall_back: Vec::new(),
             wakes: Vec::with_capacity(tags),
             clear_waits: Vec::new(),
             slot_waiters: VecDeque::new(),
             next_ticket: 0,
-            answered: Vec::new(),
-            orphaned: Vec::new(),
             tag_waiters: VecDeque::new(),
             bounce: None,
             bounce_waiters: VecDeque::new(),
         }
-    }
-
-    /// Hands a command to the leaf queue, behind those that it had no room for.
-    #[inline(always)]
-    pub(super) fn send(&mut self, tag: Tag, command: LeafCommand) {
-        if !self.backlog.is_empty() {
-            self.keep_back(tag, command);
-        } else if let Err(command) = self.leaf.submit(tag, command) {
-            self.keep_back(tag, command);
-        }
-    }
-
-    #[cold]
-    fn keep_back(&mut self, tag: Tag, command: LeafCommand) {
-        self.backlog.push_back((tag, command));
-    }
-
-    fn send_backlog(&mut self) {
-        while let Some((tag, command)) = self.backlog.pop_front() {
-            if let Err(command) = self.leaf.submit(tag, command) {
-                self.backlog.push_front((tag, command));
-                return;
-            }
-        }
-    }
-
-    /// Ends the request in `tag`'s slot, whose phase the caller has checked.
-    #[inline]
-    fn end(&mut self, tag: Tag, result: IoResult, payload: Payload) {
-        let Some(slot) = self.slots.get_mut(tag) else { return };
-        match slot.target {
-            Target::Batch => {
-                let mut completion = LeafCompletion::new(tag, result, payload);
-                completion.token = slot.token;
-                self.slots.release(tag);
-                self.done.push(completion);
-            }
-            Target::Future => {
-                slot.phase = Phase::Ended;
-                if let Some(cold) = self.slots.cold_mut(tag) {
-                    cold.outcome = Some((result, payload));
-                    self.wakes.extend(cold.waker.take());
-                }
-            }
-            Target::Orphan => {
-                self.orphaned.push(payload);
-                self.release(tag);
-            }
-        }
-    }
-
-    /// Releases a slot and lets one who waits for a slot of its kind go on.
-    pub(super) fn release(&mut self, tag: Tag) {
-        self.slots.release(tag);
-        self.wakes.extend(self.slot_waiters.pop_front().map(|(_, waker)| waker));
-        self.wakes.extend(self.tag_waiters.pop_front());
-    }
-
-    /// Sets those aside to be answered whose requests have all ended.
-    #[cold]
-    fn settle_clear_waits(&mut self) {
-        let slots = &self.slots;
-        let ended = self.clear_waits.extract_if(.., |wait| {
-            wait.names.retain(|name| slots.is_active(*name));
-            wait.names.is_empty()
-        });
-        self.answered.extend(ended);
     }
 }
 
@@ -302,52 +235,52 @@ impl ChannelInner {
     #[inline(always)]
     #[allow(clippy::result_large_err)] // The request is moved back, not an error report.
     pub(super) fn enter(self: &Rc<Self>, request: Request, target: Target) -> Result<SlotName, Rejected> {
-        let mut state = self.state.borrow_mut();
-        let state = &mut *state;
-        if self.node.needs_attention() || !state.plan.admits(&request, self.node.length()) {
-            return self.enter_slow(state, request, target);
+        if self.node.needs_attention() || !self.plan.admits(&request, self.node.length()) {
+            return self.enter_slow(request, target);
         }
-        let Some(tag) = state.slots.take(state.done.len()) else { return Err(Rejected(request)) };
-        let Request { op, flags, offset, bytes, payload, token } = request;
-        if let Some(slot) = state.slots.get_mut(tag) {
-            (slot.token, slot.offset, slot.bytes) = (token, offset, bytes);
-            (slot.op, slot.flags, slot.target, slot.phase) = (op, flags, target, Phase::Tracked);
+        let op = request.op;
+        let leaf_flags = self.plan.leaf_flags(op, request.flags);
+        let name = self.table.borrow_mut().send(Admitted { request, leaf_flags }, target);
+        match name {
+            Ok(name) => {
+                let fast = &self.fast[op as usize];
+                fast.set(fast.get() + 1);
+                Ok(name)
+            }
+            Err(Admitted { request, .. }) => Err(Rejected(request)),
         }
-        state.stats.fast[op as usize] += 1;
-        let flags = state.plan.leaf_flags(op, flags);
-        state.send(tag, LeafCommand { op, flags, offset, bytes, payload });
-        Ok(state.slots.name(tag))
     }
 
     /// A request that the device cannot take as it is.
     #[cold]
     #[inline(never)]
     #[allow(clippy::result_large_err)] // The request is moved back, not an error report.
-    fn enter_slow(
-        self: &Rc<Self>,
-        state: &mut State,
-        request: Request,
-        target: Target,
-    ) -> Result<SlotName, Rejected> {
-        let Some(tag) = state.slots.take(state.done.len()) else { return Err(Rejected(request)) };
-        if let Some(slot) = state.slots.get_mut(tag) {
-            (slot.token, slot.offset, slot.bytes) = (request.token, request.offset, request.bytes);
-            (slot.op, slot.flags, slot.target) = (request.op, request.flags, target);
-            slot.phase = Phase::Waiting;
-        }
-        let name = state.slots.name(tag);
+    fn enter_slow(self: &Rc<Self>, request: Request, target: Target) -> Result<SlotName, Rejected> {
+        let bare = Filling {
+            op: request.op,
+            flags: request.flags,
+            asked: request.flags,
+            offset: request.offset,
+            bytes: request.bytes,
+            payload: Payload::None,
+            token: request.token,
+        };
+        let mut table = self.table.borrow_mut();
+        let Some(name) = table.take_waiting(bare, target) else { return Err(Rejected(request)) };
+        let mut state = self.state.borrow_mut();
         match slow::check(&self.node, &request) {
             Err(errno) => {
                 state.stats.refused += 1;
-                state.end(tag, Err(errno.into()), request.payload);
+                table.refuse(name.tag, Err(errno.into()), request.payload);
             }
             Ok(()) if request.bytes == 0 && request.op != Op::Flush => {
                 state.stats.slow[request.op as usize] += 1;
-                state.end(tag, Ok(()), request.payload);
+                table.refuse(name.tag, Ok(()), request.payload);
             }
             Ok(()) => {
                 state.stats.slow[request.op as usize] += 1;
-                self.ctx.spawn(slow::run(Rc::clone(self), tag, request));
+                drop((table, state));
+                self.ctx.spawn(slow::run(Rc::clone(self), name.tag, request));
             }
         }
         Ok(name)
@@ -410,15 +343,26 @@ impl ChannelInner {
         self.state.borrow_mut().tag_waiters.push_back(waker);
     }
 
+    /// A slot was released outside of the fast path: one who waits for a slot of its kind may go on.
+    pub(super) fn slot_released(&self) {
+        self.with_state(|state| {
+            state.wakes.extend(state.slot_waiters.pop_front().map(|(_, waker)| waker));
+            state.wakes.extend(state.tag_waiters.pop_front());
+        });
+        self.run_wakes();
+    }
+
     /// Answers when every request that is in flight now, or every one that overlaps `range`, has ended.
     pub(super) fn when_clear(&self, range: Option<(u64, u64)>, answer: Answer) {
-        let mut state = self.state.borrow_mut();
+        let table = self.table.borrow();
         let names = match range {
-            Some((start, end)) => state.slots.overlapping(start, end),
-            None => state.slots.active(),
+            Some((start, end)) => table.overlapping(start, end),
+            None => table.active(),
         };
+        drop(table);
         if !names.is_empty() {
-            state.clear_waits.push(ClearWait { names, _answer: answer });
+            self.awaited.set(true);
+            self.state.borrow_mut().clear_waits.push(ClearWait { names, _answer: answer });
         }
     }
 
@@ -442,13 +386,19 @@ impl ChannelInner {
 
     /// Registers `region` with the leaf queue. A refusal costs speed, not function, so it is only logged.
     pub(super) fn register_region(&self, region: &corelane_dma::MemRegion) {
-        if let Err(error) = self.state.borrow_mut().leaf.register_buf(region) {
+        if let Err(error) = self.leaf.borrow_mut().register_buf(region) {
             tracing::warn!(node = %self.node.name, %error, "memory is not registered in this lane");
         }
     }
 
+    pub(super) fn unregister_region(&self, region: &corelane_dma::MemRegion) {
+        self.leaf.borrow_mut().unregister_buf(region);
+    }
+
     fn leave_lane_when_idle(&self) {
-        if self.state.borrow().slots.in_use() > 0 {
+        // Nobody will drain them any more.
+        self.drain(drop);
+        if self.table.borrow().in_use() > 0 {
             return;
         }
         if let Some(poller) = self.poller.take() {
@@ -456,5 +406,19 @@ impl ChannelInner {
             CHANNELS.with_borrow_mut(|channels| channels.remove(&self.id));
             self.ctx.remove_poller(poller);
         }
+    }
+}
+
+/// A request that the plan has admitted, with the flags that go down.
+struct Admitted {
+    request: Request,
+    leaf_flags: ReqFlags,
+}
+
+impl From<Admitted> for Filling {
+    #[inline(always)]
+    fn from(Admitted { request, leaf_flags }: Admitted) -> Filling {
+        let Request { op, flags, offset, bytes, payload, token } = request;
+        Filling { op, flags: leaf_flags, asked: flags, offset, bytes, payload, token }
     }
 }

@@ -13,7 +13,7 @@ use super::channel::ChannelInner;
 use super::driver::{LeafCommand, Tag};
 use super::errno::{Errno, IoError, IoResult};
 use super::future::IoFuture;
-use super::slots::{Phase, Target};
+use super::table::{Filling, Target};
 
 /// Size of a bounce buffer in bytes, unless `request_alignment` needs a larger one.
 const BOUNCE_BYTES: usize = 128 << 10;
@@ -27,22 +27,17 @@ pub(super) type Command = IoFuture<(IoResult, Payload)>;
 impl ChannelInner {
     /// Sends a command under an internal slot.
     pub(super) fn start_command(self: &Rc<Self>, tag: Tag, command: LeafCommand) -> Command {
-        let name = self.with_state(|state| {
-            if let Some(slot) = state.slots.get_mut(tag) {
-                (slot.op, slot.flags, slot.offset, slot.bytes) =
-                    (command.op, command.flags, command.offset, command.bytes);
-                (slot.phase, slot.target) = (Phase::Tracked, Target::Future);
-            }
-            state.stats.commands += 1;
-            state.send(tag, command);
-            state.slots.name(tag)
-        });
+        self.with_state(|state| state.stats.commands += 1);
+        let mut table = self.table.borrow_mut();
+        table.send_as(tag, Filling::from(command), Target::Future);
+        let name = table.name(tag);
+        drop(table);
         IoFuture::sent(Rc::clone(self), name)
     }
 
     /// A free internal slot, if there is one.
     pub(super) fn try_tag(&self) -> Option<Tag> {
-        self.with_state(|state| state.slots.take_internal())
+        self.table.borrow_mut().take_internal()
     }
 
     /// A free internal slot.

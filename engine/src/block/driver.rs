@@ -5,6 +5,7 @@ use corelane_dma::{MemRegion, Payload};
 use super::errno::{BlockError, IoResult};
 use super::limits::BlockLimits;
 use super::request::{Op, ReqFlags};
+use super::table::LeafTable;
 use crate::aio::{AioContext, Readiness};
 
 /// Names one command in flight in a leaf queue: an index below the `tags` that the queue was opened with.
@@ -12,8 +13,7 @@ use crate::aio::{AioContext, Readiness};
 #[repr(transparent)]
 pub struct Tag(pub u32);
 
-/// A command for a device. It satisfies the driver's limits: aligned, within the device, within `max_transfer` and
-/// `max_iov`, memory aligned; flags only those the driver supports.
+/// What a [`Command`](super::Command) is made of, before it has a slot.
 #[derive(Debug)]
 pub struct LeafCommand {
     /// What to do.
@@ -24,51 +24,35 @@ pub struct LeafCommand {
     pub offset: u64,
     /// How much, in bytes.
     pub bytes: u64,
-    /// The memory. The queue owns it until it hands the completion over.
+    /// The memory.
     pub payload: Payload,
 }
 
-/// The end of a command.
+/// The end of a command, out of its slot.
 #[derive(Debug)]
 pub struct LeafCompletion {
-    /// The tag that it was submitted with.
+    /// The slot that it was in.
     pub tag: Tag,
     /// How it went; success means that every byte was transferred.
     pub result: IoResult,
     /// The command's memory, which the device no longer uses.
     pub payload: Payload,
-    /// The channel writes the request's token here: the entry becomes the caller's completion where it lies.
-    pub(super) token: u64,
-}
-
-impl LeafCompletion {
-    /// The command with this tag has ended so, and gives its memory back.
-    #[inline]
-    pub fn new(tag: Tag, result: IoResult, payload: Payload) -> LeafCompletion {
-        LeafCompletion { tag, result, payload, token: 0 }
-    }
 }
 
 /// The device end of a channel: an io_uring, a queue pair, RAM, nothing.
 ///
-/// A queue is used by one lane only. It takes at most one command per tag at a time and completes each exactly once.
-/// When it is dropped with commands in flight, it waits for them, or provably stops the device, before their memory
-/// is given up.
+/// A queue is used by one lane only. Its commands are in the [`LeafTable`] that it was opened with: it takes what is pending
+/// there, and ends each command exactly once. When it is dropped with commands in flight, it waits for them, or provably
+/// stops the device, before it lets go of the table.
 pub trait LeafQueue {
-    /// Takes a command, to be sent at the next [`commit`](Self::commit) at the latest. A queue with no room gives the
-    /// command back.
-    ///
-    /// # Errors
-    /// The command itself, untouched, when the queue is full.
-    #[allow(clippy::result_large_err)] // The command is moved, not an error report.
-    fn submit(&mut self, tag: Tag, command: LeafCommand) -> Result<(), LeafCommand>;
-
-    /// Sends what was taken: one doorbell for the whole batch. Says how the lane will learn of completions.
+    /// Sends what is pending ([`LeafSlots::send_pending`](super::LeafSlots::send_pending)), as far as there is room: one
+    /// doorbell for the whole batch. Says how the lane will learn of completions; [`Readiness::Ready`] if a command has
+    /// ended already.
     fn commit(&mut self) -> Readiness;
 
-    /// Appends what has completed to `out`, at most `out.capacity() - out.len()` entries, so that it never grows. If
-    /// `out` is empty it may be exchanged for a vector of at least `tags` entries' capacity.
-    fn reap(&mut self, out: &mut Vec<LeafCompletion>);
+    /// Ends what has completed ([`LeafSlots::end`](super::LeafSlots::end)). A queue whose completions come through the
+    /// lane's ring ends them there, and has nothing to do here.
+    fn reap(&mut self) {}
 
     /// Makes I/O on `region` free of mapping and copying in this lane. A queue that gains nothing accepts and does
     /// nothing.
@@ -148,11 +132,11 @@ pub trait BlockDriver: Send + Sync + 'static {
         false
     }
 
-    /// Opens this driver's queue in the lane of `ctx`, for commands with tags `0..tags`.
+    /// Opens this driver's queue in the lane of `ctx`, for the commands of `table`.
     ///
     /// # Errors
     /// When the lane's resources do not suffice; the error says which.
-    fn open_queue(&self, ctx: &AioContext, tags: u32) -> Result<Box<dyn LeafQueue>, BlockError>;
+    fn open_queue(&self, ctx: &AioContext, table: LeafTable) -> Result<Box<dyn LeafQueue>, BlockError>;
 
     /// Changes the device's length in bytes. May block.
     ///

@@ -11,7 +11,7 @@ use corelane_dma::{IoBuf, IoVector, Payload};
 use super::channel::{Channel, ChannelInner};
 use super::errno::{Errno, IoResult};
 use super::request::{ReqFlags, Request};
-use super::slots::{Phase, SlotName, Target};
+use super::table::{SlotName, State, Target};
 
 /// What a future resolves to.
 pub trait Outcome {
@@ -150,26 +150,23 @@ impl<O> IoFuture<O> {
     /// The outcome, if the request has ended; otherwise leaves the waker. Wakers are cloned and dropped, as foreign code,
     /// without a borrow.
     fn take(&self, name: SlotName, cx: &Context<'_>) -> Option<(IoResult, Payload)> {
-        let ended = self.channel.with_state(|state| {
-            let outcome = state.slots.cold_mut(name.tag)?.outcome.take();
-            if outcome.is_some() {
-                state.release(name.tag);
-            }
-            outcome
-        });
+        let mut table = self.channel.table.borrow_mut();
+        let outcome = table.cold_mut(name.tag).and_then(|cold| cold.outcome.take());
+        let ended = outcome.map(|result| (result, table.release(name.tag)));
+        drop(table);
         if ended.is_some() {
-            self.channel.run_wakes();
+            self.channel.slot_released();
             return ended;
         }
-        let known = self.channel.with_state(|state| {
-            let cold = state.slots.cold_mut(name.tag);
-            cold.and_then(|cold| cold.waker.as_ref()).is_some_and(|waker| waker.will_wake(cx.waker()))
-        });
+        let mut table = self.channel.table.borrow_mut();
+        let known = table.cold_mut(name.tag).and_then(|cold| cold.waker.as_ref());
+        let known = known.is_some_and(|waker| waker.will_wake(cx.waker()));
+        drop(table);
         if !known {
             let waker = cx.waker().clone();
-            let old = self.channel.with_state(|state| {
-                state.slots.cold_mut(name.tag).and_then(|cold| cold.waker.replace(waker))
-            });
+            let mut table = self.channel.table.borrow_mut();
+            let old = table.cold_mut(name.tag).and_then(|cold| cold.waker.replace(waker));
+            drop(table);
             drop(old);
         }
         None
@@ -211,19 +208,19 @@ impl<O> Drop for IoFuture<O> {
         match self.stage {
             Stage::Waiting(_, ticket) => self.channel.pass_slot_on(ticket),
             Stage::Sent(name) => {
-                let cold = self.channel.with_state(|state| {
-                    let slot = state.slots.get_mut(name.tag)?;
-                    let ended = slot.phase == Phase::Ended;
-                    slot.target = Target::Orphan;
-                    let cold = state.slots.cold_mut(name.tag).map(std::mem::take);
-                    if ended {
-                        state.release(name.tag);
-                    }
-                    cold
-                });
+                let mut table = self.channel.table.borrow_mut();
+                let Some(slot) = table.get_mut(name.tag) else { return };
+                slot.target = Target::Orphan;
+                let settled = slot.state == State::Ended
+                    && table.cold_mut(name.tag).is_some_and(|cold| cold.outcome.is_some());
+                let cold = table.cold_mut(name.tag).map(std::mem::take);
+                let payload = settled.then(|| table.release(name.tag));
+                drop(table);
                 // Memory is released, and wakers run, without a borrow.
-                drop(cold);
-                self.channel.run_wakes();
+                drop((cold, payload));
+                if settled {
+                    self.channel.slot_released();
+                }
             }
             Stage::Unsent(_) | Stage::Over => {}
         }

@@ -17,8 +17,8 @@ mod limits;
 mod node;
 mod plan;
 mod request;
-mod slots;
 mod slow;
+mod table;
 mod transfer;
 
 pub use backend::{BackendOptions, BlockBackend};
@@ -29,3 +29,4 @@ pub use errno::{BlockError, Errno, IoError, IoResult};
 pub use future::{Control, IoFuture, Outcome, ReadAt, VectorAt, WriteAt};
 pub use limits::{BlockLimits, LimitsError, MAX_ALIGNMENT, MAX_LENGTH_BYTES, MAX_REQUEST_BYTES};
 pub use request::{Completion, Op, Rejected, ReqFlags, Request};
+pub use table::{Command, CommandTable, LeafSlots, LeafTable, Offer, TableView};

@@ -2,6 +2,8 @@
 //!
 //! Invariant: a request that [`Plan::admits`] is, as it stands, a command that the leaf queue may carry out.
 
+use std::cell::Cell;
+
 use corelane_dma::Payload;
 
 use super::driver::BlockDriver;
@@ -9,16 +11,16 @@ use super::limits::BlockLimits;
 use super::request::{Op, ReqFlags, Request};
 
 /// See the module's documentation.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(super) struct Plan {
     align_mask: u64,
     max_transfer: u64,
     mem_mask: usize,
     max_iov: usize,
     /// Bit *i* is set if the device has answered that it cannot do operation *i*.
-    unsupported: u8,
+    unsupported: Cell<u8>,
     /// By operation: the flags that it may not carry on the fast path, and [`NEVER`] if it has none.
-    forbidden: [u8; Op::COUNT],
+    forbidden: [Cell<u8>; Op::COUNT],
     /// Flags that every write carries.
     forced: ReqFlags,
     zeroes: RangeRule,
@@ -69,8 +71,8 @@ impl Plan {
             max_transfer: limits.transfer_bound(),
             mem_mask: limits.min_mem_alignment as usize - 1,
             max_iov: limits.max_iov as usize,
-            unsupported: 0,
-            forbidden,
+            unsupported: Cell::new(0),
+            forbidden: forbidden.map(Cell::new),
             forced: if force_fua { ReqFlags::FUA } else { ReqFlags::empty() },
             zeroes: RangeRule { align: limits.zeroes_alignment().into(), max: limits.zeroes_bound() },
             discard: RangeRule { align: limits.discard_alignment().into(), max: limits.discard_bound() },
@@ -80,7 +82,7 @@ impl Plan {
     /// Whether the request can go to the device as it stands, on a node of `length` bytes.
     #[inline(always)]
     pub(super) fn admits(&self, request: &Request, length: u64) -> bool {
-        if (request.flags.bits() | NEVER) & self.forbidden[request.op as usize] != 0 {
+        if (request.flags.bits() | NEVER) & self.forbidden[request.op as usize].get() != 0 {
             return false;
         }
         match (&request.payload, request.op) {
@@ -119,14 +121,14 @@ impl Plan {
 
     /// The device turned out not to support `op`: from now on it is the slow path's.
     #[cold]
-    pub(super) fn forget(&mut self, op: Op) {
-        self.forbidden[op as usize] = !0;
-        self.unsupported |= 1 << op as u8;
+    pub(super) fn forget(&self, op: Op) {
+        self.forbidden[op as usize].set(!0);
+        self.unsupported.set(self.unsupported.get() | 1 << op as u8);
     }
 
     /// Whether the device has not yet answered that it cannot do `op`.
     pub(super) fn may_support(&self, op: Op) -> bool {
-        self.unsupported >> op as u8 & 1 == 0
+        self.unsupported.get() >> op as u8 & 1 == 0
     }
 
     #[inline(always)]

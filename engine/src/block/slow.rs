@@ -8,14 +8,14 @@ use std::rc::Rc;
 
 use corelane_dma::{Payload, SharedPayload};
 
-use super::channel::{ChannelInner, State};
+use super::channel::ChannelInner;
 use super::driver::{LeafCommand, Tag};
 use super::errno::{Errno, IoError, IoResult};
 use super::limits::MAX_REQUEST_BYTES;
 use super::node::{Answers, Node, SerialGuard};
 use super::plan;
 use super::request::{Op, ReqFlags, Request};
-use super::slots::Phase;
+use super::table::{Command, State};
 use super::transfer::Transfer;
 
 /// Whether the request makes sense at all; the errno is QEMU's for the same mistake.
@@ -186,7 +186,7 @@ impl Job<'_> {
         let mut done = 0;
         while done < bytes {
             let piece = fragment(offset + done, bytes - done, rule);
-            let device_can = self.channel.with_state(|state| state.plan.may_support(Op::WriteZeroes));
+            let device_can = self.channel.plan.may_support(Op::WriteZeroes);
             let result = match supported {
                 Some(flags) if device_can => {
                     let flags = self.flags & flags & ReqFlags::MAY_UNMAP | fua;
@@ -277,21 +277,18 @@ impl Job<'_> {
     /// Waits for the serialising requests on the range, then counts as touching it. A request that fell back from the
     /// fast path is tracked since then; it must not wait for those who wait for it.
     async fn track(&self, start: u64, end: u64) {
-        let tracked = |state: &mut State| {
-            state.slots.get_mut(self.tag).is_some_and(|slot| slot.phase == Phase::Tracked)
-        };
-        if self.channel.with_state(tracked) {
+        let tracked = |slot: &mut Command| slot.state == State::Tracked;
+        if self.channel.table.borrow_mut().get_mut(self.tag).is_some_and(tracked) {
             return;
         }
         loop {
             let earlier = self.channel.node.serial_overlaps(start, end);
             if earlier.is_empty() {
                 // The same turn of this thread as the look at the list: see `node`'s invariants.
-                return self.channel.with_state(|state| {
-                    if let Some(slot) = state.slots.get_mut(self.tag) {
-                        (slot.offset, slot.bytes, slot.phase) = (start, end - start, Phase::Tracked);
-                    }
-                });
+                if let Some(slot) = self.channel.table.borrow_mut().get_mut(self.tag) {
+                    (slot.offset, slot.bytes, slot.state) = (start, end - start, State::Tracked);
+                }
+                return;
             }
             for gone in earlier {
                 gone.await;

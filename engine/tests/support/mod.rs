@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex};
 use corelane_dma::{Backing, BlockPool, DmaBuffer, IoBuf, MemRegion, Payload};
 use corelane_engine::aio::{AioConfig, AioContext, Readiness};
 use corelane_engine::block::{
-    BackendOptions, BlockBackend, BlockDriver, BlockError, BlockLimits, Errno, LeafCommand, LeafCompletion,
-    LeafQueue, Op, ReqFlags, Tag,
+    BackendOptions, BlockBackend, BlockDriver, BlockError, BlockLimits, Command, Errno, LeafQueue, LeafTable,
+    Offer, Op, ReqFlags, Tag,
 };
 
 /// How the device behaves.
@@ -123,15 +123,15 @@ impl BlockDriver for Shared {
         Ok(())
     }
 
-    fn open_queue(&self, _: &AioContext, tags: u32) -> Result<Box<dyn LeafQueue>, BlockError> {
-        let waiting = Vec::with_capacity(tags as usize);
-        Ok(Box::new(TestQueue { device: Arc::clone(&self.0), taken: Vec::new(), waiting, turn: 0 }))
+    fn open_queue(&self, _: &AioContext, table: LeafTable) -> Result<Box<dyn LeafQueue>, BlockError> {
+        let waiting = Vec::with_capacity(table.tags() as usize);
+        Ok(Box::new(TestQueue { device: Arc::clone(&self.0), table, waiting, turn: 0 }))
     }
 }
 
 struct TestQueue {
     device: Arc<TestDevice>,
-    taken: Vec<(Tag, LeafCommand)>,
+    table: LeafTable,
     waiting: Vec<Waiting>,
     turn: u32,
 }
@@ -139,91 +139,83 @@ struct TestQueue {
 struct Waiting {
     due: u32,
     tag: Tag,
-    command: LeafCommand,
     /// Of a read, which sees the content at the command's start. Anything else takes effect at its end.
     early: Option<Result<(), Errno>>,
 }
 
-impl TestQueue {
-    fn carry_out(&self, command: &mut LeafCommand) -> Result<(), Errno> {
-        let device = &self.device;
-        device.seen[command.op as usize].fetch_add(1, Ordering::Relaxed);
-        device.fua_seen.fetch_add(command.flags.contains(ReqFlags::FUA).into(), Ordering::Relaxed);
-        let (start, end) = (command.offset, command.offset + command.bytes);
-        if let Some((bad_start, bad_end, errno)) = *device.bad.lock().expect("the bad range")
-            && start < bad_end
-            && end > bad_start
-        {
-            return Err(Errno::from_raw(errno));
-        }
-        let mut data = device.data.lock().expect("the content");
-        let range = start as usize..end as usize;
-        match command.op {
-            Op::Read => command.payload.copy_from(0, &data[range]).map_err(|_| Errno::EINVAL)?,
-            Op::Write => command.payload.copy_to(0, &mut data[range]).map_err(|_| Errno::EINVAL)?,
-            Op::WriteZeroes | Op::Discard if device.behaviour.rejects_ranges => return Err(Errno::ENOTSUP),
-            Op::WriteZeroes => data[range].fill(0),
-            Op::Discard => {}
-            Op::Flush => {}
-        }
-        Ok(())
+fn carry_out(device: &TestDevice, command: &mut Command) -> Result<(), Errno> {
+    device.seen[command.op() as usize].fetch_add(1, Ordering::Relaxed);
+    device.fua_seen.fetch_add(command.flags().contains(ReqFlags::FUA).into(), Ordering::Relaxed);
+    let (start, end) = (command.offset(), command.offset() + command.bytes());
+    if let Some((bad_start, bad_end, errno)) = *device.bad.lock().expect("the bad range")
+        && start < bad_end
+        && end > bad_start
+    {
+        return Err(Errno::from_raw(errno));
     }
+    let mut data = device.data.lock().expect("the content");
+    let range = start as usize..end as usize;
+    match command.op() {
+        Op::Read => command.payload_mut().copy_from(0, &data[range]).map_err(|_| Errno::EINVAL)?,
+        Op::Write => command.payload().copy_to(0, &mut data[range]).map_err(|_| Errno::EINVAL)?,
+        Op::WriteZeroes | Op::Discard if device.behaviour.rejects_ranges => return Err(Errno::ENOTSUP),
+        Op::WriteZeroes => data[range].fill(0),
+        Op::Discard => {}
+        Op::Flush => {}
+    }
+    Ok(())
+}
 
-    /// The block layer promises all of this; see `LeafCommand`.
-    fn check(&self, command: &LeafCommand) {
-        let behaviour = &self.device.behaviour;
-        let limits = &behaviour.limits;
-        let align = u64::from(limits.request_alignment);
-        let end = command.offset.checked_add(command.bytes).expect("no overflow");
-        let size = self.device.data.lock().expect("the content").len() as u64;
-        assert!(end <= size, "{command:?} ends beyond the device");
-        assert_eq!((command.offset | command.bytes) & (align - 1), 0, "{command:?} is not aligned");
-        let flags = match command.op {
-            Op::Write => behaviour.write_flags,
-            Op::WriteZeroes => behaviour.zero_flags.expect("write-zeroes is supported"),
-            _ => ReqFlags::empty(),
-        };
-        assert!(flags.contains(command.flags), "{command:?} has flags that are not supported");
-        match command.op {
-            Op::Read | Op::Write => {
-                assert_eq!(command.payload.len_bytes() as u64, command.bytes);
-                assert!(
-                    command.bytes > 0 && command.bytes <= limits.transfer_bound(),
-                    "{command:?} is too long"
-                );
-                let bufs = command.payload.as_bufs();
-                assert!(bufs.len() <= limits.max_iov as usize, "{command:?} has too many segments");
-                let mask = limits.min_mem_alignment as usize - 1;
-                for buf in bufs {
-                    assert_eq!(buf.addr() & mask, 0, "{command:?} has unaligned memory");
-                    assert!(bufs.len() == 1 || buf.len() & mask == 0, "{command:?} has an unaligned segment");
-                }
+/// The block layer promises all of this; see `Command`.
+fn check(device: &TestDevice, command: &Command) {
+    let behaviour = &device.behaviour;
+    let limits = &behaviour.limits;
+    let align = u64::from(limits.request_alignment);
+    let end = command.offset().checked_add(command.bytes()).expect("no overflow");
+    let size = device.data.lock().expect("the content").len() as u64;
+    assert!(end <= size, "{command:?} ends beyond the device");
+    assert_eq!((command.offset() | command.bytes()) & (align - 1), 0, "{command:?} is not aligned");
+    let flags = match command.op() {
+        Op::Write => behaviour.write_flags,
+        Op::WriteZeroes => behaviour.zero_flags.expect("write-zeroes is supported"),
+        _ => ReqFlags::empty(),
+    };
+    assert!(flags.contains(command.flags()), "{command:?} has flags that are not supported");
+    match command.op() {
+        Op::Read | Op::Write => {
+            assert_eq!(command.payload().len_bytes() as u64, command.bytes());
+            assert!(
+                command.bytes() > 0 && command.bytes() <= limits.transfer_bound(),
+                "{command:?} is too long"
+            );
+            let bufs = command.payload().as_bufs();
+            assert!(bufs.len() <= limits.max_iov as usize, "{command:?} has too many segments");
+            let mask = limits.min_mem_alignment as usize - 1;
+            for buf in bufs {
+                assert_eq!(buf.addr() & mask, 0, "{command:?} has unaligned memory");
+                assert!(bufs.len() == 1 || buf.len() & mask == 0, "{command:?} has an unaligned segment");
             }
-            Op::WriteZeroes => assert!(command.bytes <= limits.zeroes_bound()),
-            Op::Discard => assert!(behaviour.discard && command.bytes <= limits.discard_bound()),
-            Op::Flush => {}
         }
+        Op::WriteZeroes => assert!(command.bytes() <= limits.zeroes_bound()),
+        Op::Discard => assert!(behaviour.discard && command.bytes() <= limits.discard_bound()),
+        Op::Flush => {}
     }
 }
 
 impl LeafQueue for TestQueue {
-    fn submit(&mut self, tag: Tag, command: LeafCommand) -> Result<(), LeafCommand> {
-        self.check(&command);
-        if self.taken.len() + self.waiting.len() >= self.device.behaviour.room {
-            return Err(command);
-        }
-        assert!(self.waiting.iter().all(|waiting| waiting.tag != tag), "{tag:?} is in flight already");
-        self.taken.push((tag, command));
-        Ok(())
-    }
-
     fn commit(&mut self) -> Readiness {
-        for (tag, mut command) in std::mem::take(&mut self.taken) {
+        let device = &*self.device;
+        self.table.borrow().send_pending(|tag, command| {
+            check(device, command);
+            if self.waiting.len() >= device.behaviour.room {
+                return Offer::NoRoom;
+            }
             // The widest race that a device can make of it.
-            let early = (command.op == Op::Read).then(|| self.carry_out(&mut command));
-            let due = self.turn + self.device.behaviour.delay;
-            self.waiting.push(Waiting { due, tag, command, early });
-        }
+            let early = (command.op() == Op::Read).then(|| carry_out(device, command));
+            let due = self.turn + device.behaviour.delay;
+            self.waiting.push(Waiting { due, tag, early });
+            Offer::Taken
+        });
         self.turn += 1;
         match self.waiting.is_empty() {
             true => Readiness::Idle,
@@ -231,16 +223,18 @@ impl LeafQueue for TestQueue {
         }
     }
 
-    fn reap(&mut self, out: &mut Vec<LeafCompletion>) {
+    fn reap(&mut self) {
+        let mut slots = self.table.borrow();
         let mut index = 0;
         if self.device.behaviour.reverse {
             self.waiting.reverse();
         }
-        while index < self.waiting.len() && out.len() < out.capacity() {
+        while index < self.waiting.len() {
             if self.waiting[index].due < self.turn {
-                let Waiting { tag, mut command, early, .. } = self.waiting.remove(index);
-                let result = early.unwrap_or_else(|| self.carry_out(&mut command)).map_err(Into::into);
-                out.push(LeafCompletion::new(tag, result, command.payload));
+                let Waiting { tag, early, .. } = self.waiting.remove(index);
+                let command = slots.get_mut(tag).expect("the queue has it");
+                let result = early.unwrap_or_else(|| carry_out(&self.device, command));
+                assert!(slots.end(tag, result.map_err(Into::into)));
             } else {
                 index += 1;
             }

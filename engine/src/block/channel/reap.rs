@@ -1,40 +1,70 @@
 //! The way up: completions from the leaf queue to the caller.
 //!
-//! A completion of a batch becomes the caller's where it lies: the vector that the leaf queue filled is the one that
-//! [`Channel::drain`](crate::block::Channel::drain) hands out. Futures are woken, handlers called and lanes left only when nothing
-//! is borrowed any more.
+//! What a leaf queue has ended is in the table's list. Requests of batches that succeeded, which are most, stay there until
+//! [`Channel::drain`](crate::block::Channel::drain) takes them out, memory and all; the rest is looked at once a turn.
+//! Futures are woken, handlers called and lanes left only when nothing is borrowed any more.
 
 use std::task::Waker;
 
 use corelane_dma::Payload;
 
-use super::{ChannelInner, State};
+use super::{ChannelInner, ClearWait};
 use crate::aio::{Poller, Readiness};
-use crate::block::driver::{LeafCompletion, Tag};
-use crate::block::errno::{Errno, IoResult};
-use crate::block::request::{Completion, Op, Request};
-use crate::block::slots::Phase;
+use crate::block::driver::Tag;
+use crate::block::errno::IoResult;
+use crate::block::request::{Completion, Request};
 use crate::block::slow;
+use crate::block::table::{Done, State, Target};
+
+/// Ended requests that are being handed out; if a callback panics, the rest waits for the next time.
+struct Draining<'a> {
+    channel: &'a ChannelInner,
+    batch: Vec<Done>,
+    next: usize,
+}
+
+impl Drop for Draining<'_> {
+    fn drop(&mut self) {
+        let mut table = self.channel.table.borrow_mut();
+        let mut batch = std::mem::take(&mut self.batch);
+        if self.next < batch.len() {
+            table.done.extend(batch.drain(self.next..));
+        }
+        batch.clear();
+        table.spare = batch;
+    }
+}
 
 impl ChannelInner {
     /// Ends a request of the slow path.
     pub(in crate::block) fn finish(&self, tag: Tag, result: IoResult, payload: Payload) {
-        let mut state = self.state.borrow_mut();
-        state.end(tag, result, payload);
-        if !state.clear_waits.is_empty() {
-            state.settle_clear_waits();
+        self.table.borrow_mut().end_slow(tag, result, payload);
+        self.take_ended();
+    }
+
+    /// Looks at what has ended since the last time. True if anything has.
+    #[inline(always)]
+    fn take_ended(&self) -> bool {
+        let mut table = self.table.borrow_mut();
+        let fresh = table.done.len() > table.seen;
+        table.seen = table.done.len();
+        let others = !table.others.is_empty();
+        drop(table);
+        if others || (fresh && self.awaited.get()) || self.has_handler.get() || self.closing.get() {
+            self.take_ended_slow(others);
         }
-        drop(state);
-        self.after_reap();
+        fresh || others
     }
 
     /// What may only happen without a borrow: other means, wakers, the handler, leaving the lane.
     #[inline(never)]
-    fn after_reap(&self) {
-        while let Some(tag) = self.with_state(|state| state.fall_back.pop()) {
-            self.fall_back(tag);
+    fn take_ended_slow(&self, others: bool) {
+        if others {
+            self.take_others();
         }
-        self.drop_foreign();
+        if self.awaited.get() {
+            self.settle_clear_waits();
+        }
         self.run_wakes();
         if self.has_handler.get() {
             self.run_handler();
@@ -44,16 +74,60 @@ impl ChannelInner {
         }
     }
 
-    /// Answers whoever waited for requests to end, and gives up the memory of those that nobody waits for.
-    fn drop_foreign(&self) {
-        let (answered, orphaned) = self
-            .with_state(|state| (std::mem::take(&mut state.answered), std::mem::take(&mut state.orphaned)));
-        drop((answered, orphaned));
+    /// Takes in what may be anything: a future's, a command's, an error.
+    fn take_others(&self) {
+        loop {
+            let mut table = self.table.borrow_mut();
+            let Some(done) = table.others.pop() else { return };
+            let Some(slot) = table.get_mut(done.tag) else { continue };
+            if slot.state == State::Tracked {
+                let (op, flags, offset, bytes, token) =
+                    (slot.op, slot.asked, slot.offset, slot.bytes, slot.token);
+                drop(table);
+                let request = Request { op, flags, offset, bytes, payload: Payload::None, token };
+                self.fall_back(done.tag, request);
+                continue;
+            }
+            match slot.target {
+                Target::Batch => {
+                    table.done.push(done);
+                    table.seen = table.done.len();
+                }
+                Target::Future => {
+                    if let Some(cold) = table.cold_mut(done.tag) {
+                        cold.outcome = Some(done.result);
+                        let waker = cold.waker.take();
+                        self.state.borrow_mut().wakes.extend(waker);
+                    }
+                }
+                Target::Orphan => {
+                    let payload = table.release(done.tag);
+                    drop(table);
+                    drop(payload);
+                    self.slot_released();
+                }
+            }
+        }
+    }
+
+    /// Answers whoever waited for requests to end.
+    #[cold]
+    fn settle_clear_waits(&self) {
+        let table = self.table.borrow();
+        let mut state = self.state.borrow_mut();
+        let ended = state.clear_waits.extract_if(.., |wait| {
+            wait.names.retain(|name| table.is_active(*name));
+            wait.names.is_empty()
+        });
+        let answered: Vec<ClearWait> = ended.collect();
+        self.awaited.set(!state.clear_waits.is_empty());
+        drop((table, state));
+        // An answer wakes who asked.
+        drop(answered);
     }
 
     fn run_handler(&self) {
-        if !self.state.borrow().done.is_empty()
-            && let Ok(mut handler) = self.handler.try_borrow_mut()
+        if let Ok(mut handler) = self.handler.try_borrow_mut()
             && let Some(handler) = handler.as_mut()
         {
             self.drain(handler);
@@ -81,127 +155,67 @@ impl ChannelInner {
 
     #[inline(always)]
     pub(super) fn drain(&self, mut each: impl FnMut(Completion)) {
-        if self.state.borrow().done.is_empty() {
+        let mut table = self.table.borrow_mut();
+        if table.done.is_empty() {
             return;
         }
-        let mut batch = self.take_done();
-        if batch.len() == 1
-            && let Some(LeafCompletion { token, result, payload, .. }) = batch.pop()
-        {
-            each(Completion { token, result, payload });
+        let spare = std::mem::take(&mut table.spare);
+        let batch = std::mem::replace(&mut table.done, spare);
+        table.seen = 0;
+        drop(table);
+        let mut draining = Draining { channel: self, batch, next: 0 };
+        while let Some(&done) = draining.batch.get(draining.next) {
+            draining.next += 1;
+            let completion = self.table.borrow_mut().finish(done);
+            each(completion);
         }
-        for LeafCompletion { token, result, payload, .. } in batch.drain(..) {
-            each(Completion { token, result, payload });
-        }
-        let nested = std::mem::replace(&mut self.state.borrow_mut().spare, batch);
-        if nested.capacity() == 0 {
-            // Nothing to free; the destructor would look at each of no entries.
-            std::mem::forget(nested);
-        }
+        let count = draining.next;
+        drop(draining);
+        self.call_slot_waiters(count);
     }
 
+    /// Slots are free: as many as wait for one may go on.
     #[inline]
-    fn take_done(&self) -> Vec<LeafCompletion> {
-        let mut state = self.state.borrow_mut();
-        let mut spare = std::mem::take(&mut state.spare);
-        if spare.capacity() == 0 {
-            // A drain within a drain, or after one whose callback panicked: the leaf queue needs room to complete into.
-            spare.reserve(state.reaped.capacity());
+    fn call_slot_waiters(&self, count: usize) {
+        if !self.state.borrow().slot_waiters.is_empty() {
+            self.call_slot_waiters_now(count);
         }
-        let batch = std::mem::replace(&mut state.done, spare);
-        if !state.slot_waiters.is_empty() {
-            let count = batch.len().min(state.slot_waiters.len());
-            let waiters: Vec<Waker> = state.slot_waiters.drain(..count).map(|(_, waker)| waker).collect();
-            state.wakes.extend(waiters);
-            drop(state);
-            self.run_wakes();
-        }
-        batch
     }
 
-    /// A zeroing or discard that the device turned out not to support: the slow path does it by other means.
     #[cold]
-    fn fall_back(&self, tag: Tag) {
+    fn call_slot_waiters_now(&self, count: usize) {
+        self.with_state(|state| {
+            let count = count.min(state.slot_waiters.len());
+            let waiters = state.slot_waiters.drain(..count).map(|(_, waker)| waker);
+            state.wakes.extend(waiters);
+        });
+        self.run_wakes();
+    }
+
+    /// A zeroing or discard that the device turned out not to support: the slow path does it by other means. The slot
+    /// stays tracked: a serialising request may be waiting for it already.
+    #[cold]
+    fn fall_back(&self, tag: Tag, request: Request) {
         let Some(this) = self.this.upgrade() else { return };
-        let mut state = self.state.borrow_mut();
-        let Some(slot) = state.slots.get_mut(tag) else { return };
-        // The slot stays tracked: a serialising request may be waiting for it already.
-        let (op, flags, offset, bytes, token) = (slot.op, slot.flags, slot.offset, slot.bytes, slot.token);
-        state.plan.forget(op);
-        state.stats.fast[op as usize] -= 1;
-        state.stats.slow[op as usize] += 1;
-        drop(state);
-        let request = Request { op, flags, offset, bytes, payload: Payload::None, token };
+        self.plan.forget(request.op);
+        let fast = &self.fast[request.op as usize];
+        fast.set(fast.get() - 1);
+        self.with_state(|state| state.stats.slow[request.op as usize] += 1);
         self.ctx.spawn(slow::run(this, tag, request));
     }
-
-    /// Takes the leaf queue's completions in, and returns how many there were, and whether there is more to do. Those of
-    /// batches, which are most, become the caller's completions where they lie.
-    #[inline(always)]
-    fn take_reaped(&self) -> (usize, bool) {
-        let mut state = self.state.borrow_mut();
-        let state = &mut *state;
-        let start = state.done.len();
-        state.leaf.reap(&mut state.done);
-        let count = state.done.len() - start;
-        let mut plain =
-            |completion: &mut LeafCompletion| completion.result.is_ok() && state.slots.end_batch(completion);
-        let other = state.done[start..].iter_mut().position(|completion| !plain(completion));
-        if let Some(other) = other {
-            self.take_others(state, start + other);
-        }
-        if count > 0 && !state.clear_waits.is_empty() {
-            state.settle_clear_waits();
-        }
-        let more = !state.wakes.is_empty()
-            || !state.fall_back.is_empty()
-            || !state.answered.is_empty()
-            || !state.orphaned.is_empty();
-        (count, more)
-    }
-
-    /// Takes in what is from `start` on in the batch and may be anything: a future's, a command's, an error, nonsense.
-    #[inline(never)]
-    fn take_others(&self, state: &mut State, start: usize) {
-        let mut reaped = std::mem::take(&mut state.reaped);
-        reaped.extend(state.done.drain(start..));
-        for LeafCompletion { tag, result, payload, .. } in reaped.drain(..) {
-            match state.slots.get_mut(tag) {
-                Some(slot) if slot.phase == Phase::Tracked => match result {
-                    Err(error)
-                        if error.errno == Errno::ENOTSUP && can_fall_back(slot.op, tag, self.depth) =>
-                    {
-                        state.fall_back.push(tag);
-                    }
-                    _ => state.end(tag, result, payload),
-                },
-                _ => state.stats.bogus += 1,
-            }
-        }
-        state.reaped = reaped;
-    }
-}
-
-/// Whether a request that the device does not support has another way: not the slow path's own commands.
-fn can_fall_back(op: Op, tag: Tag, depth: usize) -> bool {
-    matches!(op, Op::WriteZeroes | Op::Discard) && (tag.0 as usize) < depth
 }
 
 impl Poller for ChannelInner {
+    #[inline]
     fn commit(&self) -> Readiness {
-        let mut state = self.state.borrow_mut();
-        if !state.backlog.is_empty() {
-            state.send_backlog();
-        }
-        let readiness = state.leaf.commit();
-        if state.done.is_empty() { readiness } else { Readiness::Ready }
+        let readiness = self.leaf.borrow_mut().commit();
+        let table = self.table.borrow();
+        if table.done.is_empty() && table.others.is_empty() { readiness } else { Readiness::Ready }
     }
 
+    #[inline]
     fn reap(&self) -> bool {
-        let (count, more) = self.take_reaped();
-        if more || self.has_handler.get() || self.closing.get() {
-            self.after_reap();
-        }
-        count > 0
+        self.leaf.borrow_mut().reap();
+        self.take_ended()
     }
 }

@@ -1,0 +1,466 @@
+//! The table of requests in flight: one for a channel and its leaf queue together.
+//!
+//! A request's memory does not move from its submission to its completion: the channel puts it into a slot, the leaf queue
+//! looks at it there, and the completion takes it out. The table is allocated with the channel and never grows. Indices
+//! `0..depth` are the caller's requests, the rest are the commands into which the slow path cuts them.
+//!
+//! Invariants:
+//!
+//! - A slot belongs to exactly one request from its start to its release; its generation then changes, so that whoever
+//!   still holds the old name finds nothing.
+//! - From the moment that a leaf queue has taken a command until the queue itself has ended it, nobody takes the payload out
+//!   of the slot, and the table keeps it as long as the queue holds its [`LeafTable`]. Code that lets a device at the memory
+//!   stands on this.
+//! - The table is never borrowed while foreign code (a callback, a waker) runs.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::rc::Rc;
+use std::task::Waker;
+
+use corelane_dma::Payload;
+
+use super::driver::{LeafCommand, LeafCompletion, Tag};
+use super::errno::{Errno, IoResult};
+use super::request::{Completion, Op, ReqFlags};
+
+mod leaf;
+
+pub use leaf::{CommandTable, LeafSlots, LeafTable, Offer, TableView};
+
+/// Where a slot's request is, and who is told when it ends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub(super) enum State {
+    /// The slot is free.
+    Free,
+    /// A request of the slow path that is not yet counted as touching its range: it waits for a serialising request.
+    Waiting,
+    /// A request of the slow path that touches its range: serialising requests wait for it.
+    Tracked,
+    /// Waits for room in the leaf queue. It counts as touching its range, as all that follow do.
+    Pending,
+    /// The leaf queue has it.
+    Sent,
+    /// Ended; its memory waits to be taken.
+    Ended,
+}
+
+/// Who is told when a slot's request ends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub(super) enum Target {
+    /// The channel's batch of completions.
+    Batch,
+    /// A future: outcome and waker are in the cold half.
+    Future,
+    /// Nobody: the future was dropped. The memory is released when the device is done with it.
+    Orphan,
+}
+
+/// A request or command in its slot, on a cache line of its own.
+///
+/// As a leaf queue sees it, it satisfies the driver's limits: aligned, within the device, within `max_transfer` and
+/// `max_iov`, memory aligned; flags only those the driver supports, never `NO_FALLBACK`.
+#[derive(Debug)]
+#[repr(align(64))]
+pub struct Command {
+    pub(super) payload: Payload,
+    pub(super) offset: u64,
+    pub(super) bytes: u64,
+    pub(super) token: u64,
+    pub(super) generation: u16,
+    pub(super) op: Op,
+    /// The flags that go down.
+    pub(super) flags: ReqFlags,
+    /// The flags that the request came with.
+    pub(super) asked: ReqFlags,
+    pub(super) state: State,
+    pub(super) target: Target,
+    note: u8,
+}
+
+const _: () = assert!(size_of::<Command>() == 64);
+
+impl Command {
+    const fn free() -> Command {
+        Command {
+            payload: Payload::None,
+            offset: 0,
+            bytes: 0,
+            token: 0,
+            generation: 0,
+            op: Op::Flush,
+            flags: ReqFlags::empty(),
+            asked: ReqFlags::empty(),
+            state: State::Free,
+            target: Target::Batch,
+            note: 0,
+        }
+    }
+
+    /// What to do.
+    #[inline(always)]
+    pub fn op(&self) -> Op {
+        self.op
+    }
+
+    /// How.
+    #[inline(always)]
+    pub fn flags(&self) -> ReqFlags {
+        self.flags
+    }
+
+    /// Where, in bytes.
+    #[inline(always)]
+    pub fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// How much, in bytes.
+    #[inline(always)]
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// The memory.
+    #[inline(always)]
+    pub fn payload(&self) -> &Payload {
+        &self.payload
+    }
+
+    /// The memory, for a queue that fills it itself. It must not be exchanged for another.
+    #[inline(always)]
+    pub fn payload_mut(&mut self) -> &mut Payload {
+        &mut self.payload
+    }
+
+    /// A number that changes from one use of the slot to the next.
+    #[inline(always)]
+    pub fn generation(&self) -> u16 {
+        self.generation
+    }
+
+    /// The leaf queue's own mark on the command; 0 when it comes.
+    #[inline(always)]
+    pub fn note(&self) -> u8 {
+        self.note
+    }
+
+    /// Marks the command.
+    #[inline(always)]
+    pub fn set_note(&mut self, note: u8) {
+        self.note = note;
+    }
+
+    /// Puts a request in. The slot is free, so it has no payload that would have to be dropped; looking whether it has
+    /// would cost more than all the rest.
+    #[inline(always)]
+    fn fill(&mut self, request: Filling, state: State, target: Target) {
+        let Filling { op, flags, asked, offset, bytes, payload, token } = request;
+        std::mem::forget(std::mem::replace(&mut self.payload, payload));
+        (self.offset, self.bytes, self.token) = (offset, bytes, token);
+        (self.op, self.flags, self.asked) = (op, flags, asked);
+        (self.state, self.target, self.note) = (state, target, 0);
+    }
+}
+
+/// What goes into a slot: a request, or a command with no token.
+pub(super) struct Filling {
+    pub(super) op: Op,
+    pub(super) flags: ReqFlags,
+    pub(super) asked: ReqFlags,
+    pub(super) offset: u64,
+    pub(super) bytes: u64,
+    pub(super) payload: Payload,
+    pub(super) token: u64,
+}
+
+impl From<LeafCommand> for Filling {
+    fn from(command: LeafCommand) -> Filling {
+        let LeafCommand { op, flags, offset, bytes, payload } = command;
+        Filling { op, flags, asked: flags, offset, bytes, payload, token: 0 }
+    }
+}
+
+/// The half that only futures touch.
+#[derive(Debug, Default)]
+pub(super) struct ColdSlot {
+    pub(super) waker: Option<Waker>,
+    pub(super) outcome: Option<IoResult>,
+}
+
+/// A slot's name that does not outlive its request.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct SlotName {
+    pub(super) tag: Tag,
+    pub(super) generation: u16,
+}
+
+/// A request that has ended, its memory still in its slot.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Done {
+    pub(super) tag: Tag,
+    pub(super) result: IoResult,
+}
+
+/// The table. See the module's documentation.
+#[derive(Debug)]
+pub(super) struct Table {
+    slots: Box<[Command]>,
+    cold: Box<[ColdSlot]>,
+    free_public: Vec<u32>,
+    free_internal: Vec<u32>,
+    /// What the leaf queue has yet to take, oldest first.
+    pending: Vec<u32>,
+    /// Requests of batches that succeeded, to be drained. `spare` is of the same capacity, and exchanged for it.
+    pub(super) done: Vec<Done>,
+    pub(super) spare: Vec<Done>,
+    /// What ended otherwise: futures, commands of the slow path, errors.
+    pub(super) others: Vec<Done>,
+    /// How much of `done` the channel has seen.
+    pub(super) seen: usize,
+    /// Completions for nothing, which a leaf queue must not make.
+    pub(super) bogus: u64,
+    depth: u32,
+}
+
+/// The table with the lane's borrow around it.
+pub(super) struct Shared(RefCell<Table>);
+
+impl Shared {
+    /// `depth` slots for the caller and `internal` for the slow path.
+    pub(super) fn new(depth: u32, internal: u32) -> Rc<Shared> {
+        Rc::new(Shared(RefCell::new(Table::new(depth, internal))))
+    }
+
+    #[inline(always)]
+    pub(super) fn borrow_mut(&self) -> std::cell::RefMut<'_, Table> {
+        self.0.borrow_mut()
+    }
+
+    #[inline(always)]
+    pub(super) fn borrow(&self) -> std::cell::Ref<'_, Table> {
+        self.0.borrow()
+    }
+
+    /// The leaf queue's handle; there is to be one only.
+    pub(super) fn leaf(self: &Rc<Shared>) -> LeafTable {
+        LeafTable::new(Rc::clone(self))
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let table = self.0.try_borrow();
+        let in_use = table.map(|table| table.in_use()).ok();
+        f.debug_struct("CommandTable").field("in_use", &in_use).finish_non_exhaustive()
+    }
+}
+
+impl Table {
+    fn new(depth: u32, internal: u32) -> Table {
+        let total = depth + internal;
+        let list = || Vec::with_capacity(total as usize);
+        Table {
+            slots: (0..total).map(|_| Command::free()).collect(),
+            cold: (0..total).map(|_| ColdSlot::default()).collect(),
+            // Popped from the end, so that the lowest indices (the warmest lines) are used first.
+            free_public: (0..depth).rev().collect(),
+            free_internal: (depth..total).rev().collect(),
+            pending: Vec::with_capacity(total as usize),
+            done: list(),
+            spare: list(),
+            others: list(),
+            seen: 0,
+            bogus: 0,
+            depth,
+        }
+    }
+
+    /// Takes a free slot of the caller's and has the leaf queue sent what `request` makes.
+    ///
+    /// # Errors
+    /// The request itself if no slot is free.
+    #[inline(always)]
+    pub(super) fn send<R: Into<Filling>>(&mut self, request: R, target: Target) -> Result<SlotName, R> {
+        let Some(&index) = self.free_public.last() else { return Err(request) };
+        let Some(slot) = self.slots.get_mut(index as usize) else { return Err(request) };
+        self.free_public.pop();
+        slot.fill(request.into(), State::Pending, target);
+        self.pending.push(index);
+        Ok(SlotName { tag: Tag(index), generation: slot.generation })
+    }
+
+    /// Takes a free slot of the caller's for a request of the slow path, whose memory the slow path keeps.
+    pub(super) fn take_waiting(&mut self, request: Filling, target: Target) -> Option<SlotName> {
+        let tag = Tag(self.free_public.pop()?);
+        self.slots.get_mut(tag.0 as usize)?.fill(request, State::Waiting, target);
+        Some(self.name(tag))
+    }
+
+    /// A free slot for a command of the slow path.
+    pub(super) fn take_internal(&mut self) -> Option<Tag> {
+        self.free_internal.pop().map(Tag)
+    }
+
+    /// Has the leaf queue sent a command, in a slot that was [taken](Self::take_internal).
+    pub(super) fn send_as(&mut self, tag: Tag, command: Filling, target: Target) {
+        if let Some(slot) = self.slots.get_mut(tag.0 as usize) {
+            debug_assert_eq!(slot.state, State::Free, "slot {} has a request already", tag.0);
+            slot.fill(command, State::Pending, target);
+            self.pending.push(tag.0);
+        }
+    }
+
+    /// The leaf queue ends a command that it has. False, and nothing is done, if it has no such command.
+    #[inline(always)]
+    fn end_sent(&mut self, tag: Tag, result: IoResult) -> bool {
+        match self.slots.get_mut(tag.0 as usize) {
+            Some(slot) if slot.state == State::Sent => {
+                slot.state = State::Ended;
+                if slot.target == Target::Batch && result.is_ok() {
+                    self.done.push(Done { tag, result });
+                } else {
+                    self.end_otherwise(tag, result);
+                }
+                true
+            }
+            _ => {
+                self.end_bogus();
+                false
+            }
+        }
+    }
+
+    #[cold]
+    fn end_bogus(&mut self) {
+        self.bogus += 1;
+    }
+
+    /// Puts aside what the channel has to look at before anybody is told.
+    #[cold]
+    #[inline(never)]
+    fn end_otherwise(&mut self, tag: Tag, result: IoResult) {
+        if let Err(error) = result
+            && error.errno == Errno::ENOTSUP
+            && tag.0 < self.depth
+            && let Some(slot) = self.slots.get_mut(tag.0 as usize)
+            && matches!(slot.op, Op::WriteZeroes | Op::Discard)
+        {
+            // The slow path will do it by other means: it goes on touching its range.
+            slot.state = State::Tracked;
+        }
+        self.others.push(Done { tag, result });
+    }
+
+    /// Ends a request that was refused as it came, so that its caller finds the outcome at once.
+    pub(super) fn refuse(&mut self, tag: Tag, result: IoResult, payload: Payload) {
+        let Some(slot) = self.slots.get_mut(tag.0 as usize) else { return };
+        slot.payload = payload;
+        slot.state = State::Ended;
+        if slot.target == Target::Batch {
+            self.done.push(Done { tag, result });
+        } else if let Some(cold) = self.cold.get_mut(tag.0 as usize) {
+            cold.outcome = Some(result);
+        }
+    }
+
+    /// Ends a request of the slow path, which gives its memory back.
+    pub(super) fn end_slow(&mut self, tag: Tag, result: IoResult, payload: Payload) {
+        if let Some(slot) = self.slots.get_mut(tag.0 as usize) {
+            slot.payload = payload;
+            slot.state = State::Ended;
+            self.others.push(Done { tag, result });
+        }
+    }
+
+    /// Takes an ended request of the caller's batch out: its slot is free.
+    #[inline(always)]
+    pub(super) fn finish(&mut self, done: Done) -> Completion {
+        let Some(slot) = self.slots.get_mut(done.tag.0 as usize) else { return no_completion(done) };
+        let payload = std::mem::replace(&mut slot.payload, Payload::None);
+        slot.state = State::Free;
+        slot.generation = slot.generation.wrapping_add(1);
+        // Only the caller's own slots come here.
+        self.free_public.push(done.tag.0);
+        Completion { token: slot.token, result: done.result, payload }
+    }
+
+    /// How many of the caller's requests have not ended.
+    pub(super) fn in_flight(&self) -> usize {
+        self.depth as usize - self.free_public.len() - self.done.len()
+    }
+
+    /// How many slots of either kind are in use.
+    pub(super) fn in_use(&self) -> usize {
+        self.slots.len() - self.free_public.len() - self.free_internal.len()
+    }
+
+    /// The slot behind `tag`, or `None` for a tag that the table does not have.
+    #[inline]
+    pub(super) fn get_mut(&mut self, tag: Tag) -> Option<&mut Command> {
+        self.slots.get_mut(tag.0 as usize)
+    }
+
+    /// The cold half of `tag`'s slot.
+    #[inline]
+    pub(super) fn cold_mut(&mut self, tag: Tag) -> Option<&mut ColdSlot> {
+        self.cold.get_mut(tag.0 as usize)
+    }
+
+    /// The full name of the request in `tag`'s slot.
+    #[inline]
+    pub(super) fn name(&self, tag: Tag) -> SlotName {
+        let generation = self.slots.get(tag.0 as usize).map_or(0, |slot| slot.generation);
+        SlotName { tag, generation }
+    }
+
+    /// Whether the request that `name` was given out for has yet to end.
+    pub(super) fn is_active(&self, name: SlotName) -> bool {
+        self.slots.get(name.tag.0 as usize).is_some_and(|slot| {
+            slot.generation == name.generation && (slot.state == State::Waiting || touches(slot.state))
+        })
+    }
+
+    /// Names of the caller's requests that have yet to end.
+    pub(super) fn active(&self) -> Vec<SlotName> {
+        (0..self.depth).map(|index| self.name(Tag(index))).filter(|name| self.is_active(*name)).collect()
+    }
+
+    /// Gives the slot back, with what memory it still has.
+    pub(super) fn release(&mut self, tag: Tag) -> Payload {
+        let Some(slot) = self.slots.get_mut(tag.0 as usize) else { return Payload::None };
+        debug_assert_ne!(slot.state, State::Sent, "slot {} is released while the device has it", tag.0);
+        slot.state = State::Free;
+        slot.generation = slot.generation.wrapping_add(1);
+        let list = if tag.0 < self.depth { &mut self.free_public } else { &mut self.free_internal };
+        list.push(tag.0);
+        std::mem::take(&mut slot.payload)
+    }
+
+    /// Names of the caller's requests that touch a part of `start..end`.
+    pub(super) fn overlapping(&self, start: u64, end: u64) -> Vec<SlotName> {
+        let public = self.slots.iter().take(self.depth as usize).enumerate();
+        public
+            .filter(|(_, slot)| {
+                touches(slot.state) && slot.offset < end && slot.offset.saturating_add(slot.bytes) > start
+            })
+            .map(|(index, slot)| SlotName { tag: Tag(index as u32), generation: slot.generation })
+            .collect()
+    }
+}
+
+/// Whether a request in this state counts as touching its range.
+fn touches(state: State) -> bool {
+    matches!(state, State::Tracked | State::Pending | State::Sent)
+}
+
+/// A done entry always names a slot of the table.
+#[cold]
+fn no_completion(done: Done) -> Completion {
+    Completion { token: 0, result: done.result.and(Err(Errno::EIO.into())), payload: Payload::None }
+}
+
+#[cfg(test)]
+mod tests;
