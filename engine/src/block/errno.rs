@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::num::NonZeroI32;
+use std::sync::OnceLock;
 
 use super::limits::LimitsError;
 
@@ -79,15 +80,38 @@ impl From<&std::io::Error> for Errno {
 pub struct IoError {
     /// What went wrong, in Linux's terms.
     pub errno: Errno,
-    /// The driver's own code, 0 if it has none. For NVMe: status code type << 8 | status code.
+    /// The driver's own code, 0 if it has none. For NVMe: status code type << 8 | status code. In the highest bit
+    /// [`DO_NOT_RETRY`](Self::DO_NOT_RETRY).
     pub device_status: u32,
+}
+
+/// What names the codes of devices; see [`IoError::name_statuses_by`].
+static STATUS_NAMES: OnceLock<fn(u32) -> Option<&'static str>> = OnceLock::new();
+
+impl IoError {
+    /// In `device_status`: the device says that the same request would fail again.
+    pub const DO_NOT_RETRY: u32 = 1 << 31;
+
+    /// Whether the device says that the same request would fail again.
+    pub const fn do_not_retry(self) -> bool {
+        self.device_status & IoError::DO_NOT_RETRY != 0
+    }
+
+    /// Lets messages name the codes in `device_status`. The first call counts: there is one kind of device with codes.
+    pub fn name_statuses_by(name: fn(u32) -> Option<&'static str>) {
+        // A second driver instance says the same again.
+        let _ = STATUS_NAMES.set(name);
+    }
 }
 
 impl fmt::Display for IoError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.device_status {
-            0 => self.errno.fmt(f),
-            status => write!(f, "{} (device status {status:#x})", self.errno),
+        let status = self.device_status & !IoError::DO_NOT_RETRY;
+        let named = STATUS_NAMES.get().and_then(|name| name(status));
+        match (status, named) {
+            (0, _) => self.errno.fmt(f),
+            (_, Some(name)) => write!(f, "{} (device status {status:#x}: {name})", self.errno),
+            (_, None) => write!(f, "{} (device status {status:#x})", self.errno),
         }
     }
 }
