@@ -187,7 +187,9 @@ pub enum BusError {
         source: io::Error,
     },
     /// An access outside the region, or one that is not aligned to its size.
-    #[error("{len_bytes} bytes at {offset:#x} of {region} are not accessible: it has {size_bytes:#x} bytes, and accesses are aligned")]
+    #[error(
+        "{len_bytes} bytes at {offset:#x} of {region} are not accessible: it has {size_bytes:#x} bytes, and accesses are aligned"
+    )]
     Range {
         /// Which region: "BAR 0", "the configuration space", "the MSI-X vectors".
         region: &'static str,

@@ -155,7 +155,11 @@ mod tests {
         let mut identify = IdentifyNamespace::new_zeroed();
         identify.formats[3].data_shift = 12;
         (identify.nlbaf, identify.flbas) = (7, 0b0110_0011);
-        assert_eq!(identify.format().map(|format| format.data_shift), Some(12), "the upper bits mean nothing here");
+        assert_eq!(
+            identify.format().map(|format| format.data_shift),
+            Some(12),
+            "the upper bits mean nothing here"
+        );
         identify.flbas = 8;
         assert_eq!(identify.format(), None);
         (identify.nlbaf, identify.flbas) = (40, 0b0100_0001);

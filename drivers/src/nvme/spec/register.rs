@@ -256,7 +256,9 @@ mod tests {
         let cap = Capabilities(0x7ff | 1 << 16 | 15 << 24 | 1 << 37 | 1 << 43 | 4 << 52 | 1 << 57);
         assert_eq!((cap.max_queue_entries(), cap.timeout_ms()), (2048, 7500));
         assert!(cap.contiguous_queues() && cap.nvm_command_set() && cap.many_command_sets());
-        assert!(!cap.admin_only() && !cap.subsystem_reset() && cap.memory_buffer() && !cap.persistent_memory());
+        assert!(
+            !cap.admin_only() && !cap.subsystem_reset() && cap.memory_buffer() && !cap.persistent_memory()
+        );
         assert_eq!((cap.min_page_shift(), cap.max_page_shift()), (12, 16));
         assert_eq!(cap.doorbell_stride_bytes(), 4);
         assert_eq!(Capabilities(2 << 32).doorbell_stride_bytes(), 16);

@@ -287,10 +287,7 @@ mod tests {
         assert_eq!((error.errno, error.device_status & 0xffff), (Errno::EIO, 0x281));
         assert!(error.do_not_retry());
         assert!(!Status(2 << 8 | 0x81).to_io_error().do_not_retry());
-        assert_eq!(
-            Status(0x4000 | 0x80).to_string(),
-            "LBA Out of Range (sct 0x0, sc 0x80, do not retry)"
-        );
+        assert_eq!(Status(0x4000 | 0x80).to_string(), "LBA Out of Range (sct 0x0, sc 0x80, do not retry)");
         assert_eq!(Status(7 << 8 | 3).to_string(), "vendor's status (sct 0x7, sc 0x03)");
     }
 
