@@ -8,7 +8,7 @@ use std::sync::Arc;
 use corelane_dma::{Arena, Backing};
 use corelane_engine::aio::{AioContext, Readiness};
 use corelane_engine::block::{
-    BlockDriver, BlockError, BlockLimits, Command, Errno, IoResult, LeafQueue, LeafTable, Offer, Op, ReqFlags,
+    BlockDriver, BlockError, BlockLimits, Command, Errno, IoResult, LeafQueue, LeafTable, Op, ReqFlags,
 };
 
 /// How large the disk is and what it consists of.
@@ -103,7 +103,10 @@ fn carry_out(arena: &Arena, command: &mut Command) -> IoResult {
 impl LeafQueue for MemQueue {
     fn commit(&mut self) -> Readiness {
         let mut slots = self.table.borrow();
-        slots.send_pending(|_, command| Offer::Ended(carry_out(&self.arena, command)));
+        while let Some((tag, command)) = slots.take_pending() {
+            let result = carry_out(&self.arena, command);
+            slots.end(tag, result);
+        }
         if slots.has_ended() { Readiness::Ready } else { Readiness::Idle }
     }
 }

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use corelane_engine::aio::{AioContext, Readiness, TimerId};
 use corelane_engine::block::{
     BlockDriver, BlockError, BlockLimits, Command, Errno, IoResult, LeafQueue, LeafTable, MAX_LENGTH_BYTES,
-    Offer, Op, ReqFlags, Tag,
+    Op, ReqFlags, Tag,
 };
 
 /// How the device appears.
@@ -125,7 +125,10 @@ impl NullQueue {
 impl LeafQueue for NullQueue {
     fn commit(&mut self) -> Readiness {
         let mut slots = self.table.borrow();
-        slots.send_pending(|_, command| Offer::Ended(NullQueue::carry_out(self.read_zeroes, command)));
+        while let Some((tag, command)) = slots.take_pending() {
+            let result = NullQueue::carry_out(self.read_zeroes, command);
+            slots.end(tag, result);
+        }
         if slots.has_ended() { Readiness::Ready } else { Readiness::Idle }
     }
 }
@@ -156,11 +159,10 @@ impl DelayedQueue {
         }
         // A deadline beyond what the clock can tell is never; 30 years are as good.
         let deadline = now.checked_add(self.latency).unwrap_or(now + Duration::from_secs(1 << 30));
-        slots.send_pending(|tag, command| {
+        while let Some((tag, command)) = slots.take_pending() {
             let result = NullQueue::carry_out(self.inner.read_zeroes, command);
             self.waiting.push_back((deadline, tag, result));
-            Offer::Taken
-        });
+        }
         drop(slots);
         self.arm();
     }

@@ -6,7 +6,7 @@ use corelane_dma::{Backing, BlockPool, IoBuf, Payload};
 use corelane_engine::aio::{AioConfig, AioContext, Readiness, Wait};
 use corelane_engine::block::{
     BackendOptions, BlockBackend, BlockDriver, BlockError, BlockLimits, Channel, CommandTable, LeafCommand,
-    LeafQueue, LeafTable, Offer, Op, ReqFlags, Request, Tag,
+    LeafQueue, LeafTable, Op, ReqFlags, Request, Tag,
 };
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 
@@ -57,7 +57,9 @@ impl BlockDriver for Instant {
 impl LeafQueue for InstantQueue {
     fn commit(&mut self) -> Readiness {
         let mut slots = self.0.borrow();
-        slots.send_pending(|_, _| Offer::Ended(Ok(())));
+        while let Some((tag, _)) = slots.take_pending() {
+            slots.end(tag, Ok(()));
+        }
         if slots.has_ended() { Readiness::Ready } else { Readiness::Idle }
     }
 }
@@ -128,7 +130,7 @@ fn table(c: &mut Criterion) {
                 assert!(commands.put(Tag(tag), command).is_ok());
             }
             let mut slots = leaf.borrow();
-            slots.send_pending(|_, _| Offer::Taken);
+            while slots.take_pending().is_some() {}
             for tag in 0..DEPTH as u32 {
                 slots.end(Tag(black_box(tag)), Ok(()));
             }

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use corelane_dma::Payload;
 use corelane_engine::aio::Wait;
-use corelane_engine::block::{Channel, Completion, Errno, IoError, Op, Rejected, ReqFlags, Request};
+use corelane_engine::block::{Channel, Ended, Errno, IoError, Op, Rejected, ReqFlags, Request};
 
 use super::logs;
 use super::meter::Meter;
@@ -172,7 +172,7 @@ impl<M: Meter, const ALIKE: bool> Hot<'_, '_, M, ALIKE> {
         self.keep_books();
         let before = self.in_flight;
         let channel = self.channel;
-        channel.drain(|completion| self.complete(completion));
+        channel.drain_in_place(|ended| self.complete(ended));
         self.ended = self.done;
         if !self.failed.is_empty() {
             self.ended += self.failed.len() as u32;
@@ -210,11 +210,10 @@ impl<M: Meter, const ALIKE: bool> Hot<'_, '_, M, ALIKE> {
     }
 
     #[inline(always)]
-    fn complete(&mut self, completion: Completion) {
-        let Completion { token, result, payload } = completion;
-        let token = Token::from_raw(token);
-        if let Err(error) = result {
-            self.put_aside(Failed { token, error, payload });
+    fn complete(&mut self, ended: Ended<'_>) {
+        let token = Token::from_raw(ended.token());
+        if let Err(error) = ended.result() {
+            self.put_aside(Failed { token, error, payload: ended.take().payload });
             return;
         }
         self.done += 1;
@@ -224,21 +223,28 @@ impl<M: Meter, const ALIKE: bool> Hot<'_, '_, M, ALIKE> {
             self.tally.bytes[kind] += token.bytes();
         }
         self.meter.done(&mut self.session.stats, token);
-        self.issue(token.slot() as u32, payload);
+        if !ALIKE {
+            return self.issue(token.slot() as u32, ended.take().payload);
+        }
+        match self.generator.next_io() {
+            Some(io) => {
+                self.note_offset(token.slot(), io.offset);
+                self.meter.issue(token.slot() as u32);
+                ended.again(io.offset);
+            }
+            None => {
+                drop(ended);
+                self.retire();
+            }
+        }
     }
 
     /// Issues the next request in `slot`, or retires the slot.
     #[inline(always)]
     fn issue(&mut self, slot: u32, mut payload: Payload) {
         let io = if ALIKE || self.left > 0 { self.generator.next_io() } else { None };
-        let Some(io) = io else {
-            self.left = 0;
-            self.in_flight -= 1;
-            return;
-        };
-        if let Some(offset) = self.offsets.get_mut(slot as usize) {
-            *offset = io.offset;
-        }
+        let Some(io) = io else { return self.retire() };
+        self.note_offset(slot as usize, io.offset);
         let (op, bytes, token) = if ALIKE {
             (self.op, self.bytes, self.token.in_slot(slot))
         } else {
@@ -252,6 +258,19 @@ impl<M: Meter, const ALIKE: bool> Hot<'_, '_, M, ALIKE> {
         if let Err(Rejected(request)) = self.channel.submit(request) {
             self.not_taken(request);
         }
+    }
+
+    #[inline(always)]
+    fn note_offset(&mut self, slot: usize, offset: u64) {
+        if let Some(place) = self.offsets.get_mut(slot) {
+            *place = offset;
+        }
+    }
+
+    /// A slot has nothing more to do.
+    fn retire(&mut self) {
+        self.left = 0;
+        self.in_flight -= 1;
     }
 
     /// Nothing more is issued.

@@ -15,7 +15,7 @@ use std::rc::Rc;
 
 use corelane_dma::Payload;
 use corelane_engine::aio::{FixedFile, Ring, SinkId};
-use corelane_engine::block::{Command, Errno, Offer, Op, ReqFlags, Tag};
+use corelane_engine::block::{Command, Errno, Op, ReqFlags, Tag};
 use io_uring::{opcode, squeue, types};
 
 use super::OpenFile;
@@ -147,35 +147,35 @@ impl KernelEnd {
     pub fn send(&self) -> bool {
         let slots = &mut self.slots.table.borrow();
         let steps = &mut *self.slots.steps.borrow_mut();
-        slots.send_pending(|tag, command| {
+        while let Some((tag, command)) = slots.take_pending() {
             let (op, flags, offset) = (command.op(), command.flags(), command.offset());
             let (Op::Read | Op::Write, Payload::One(buf)) = (op, command.payload()) else {
-                return self.send_slow(steps, tag, command);
+                if let Next::Done(result) = self.send_slow(steps, tag, command) {
+                    slots.end(tag, result);
+                }
+                continue;
             };
             let piece = Piece { start: buf.addr(), len: buf.len() };
             let dsync = self.durable.of(op, flags);
             let entry = one_entry(&self.transfers, op, piece, offset, dsync, &steps.fixed);
             // SAFETY: the entry refers to the one buffer of the payload, which the command keeps until it is ended.
             unsafe { self.transfers.push(tag.0, entry) };
-            Offer::Taken
-        });
+        }
         slots.has_ended()
     }
 
     /// Takes a command that is not a transfer of one buffer.
     #[cold]
     #[inline(never)]
-    fn send_slow(&self, steps: &mut Steps, tag: Tag, command: &mut Command) -> Offer {
-        let Some(progress) = steps.progress.get_mut(tag.0 as usize) else { return Offer::NoRoom };
+    fn send_slow(&self, steps: &mut Steps, tag: Tag, command: &mut Command) -> Next {
+        let progress = &mut steps.progress[tag.0 as usize];
         *progress = start_slow(&self.slots.file, command);
         command.set_note(STEPWISE);
-        match first(&self.slots.file, command, progress) {
-            Next::Done(result) => Offer::Ended(result),
-            Next::Go(step) => {
-                steps.go(tag, step);
-                Offer::Taken
-            }
+        let next = first(&self.slots.file, command, progress);
+        if let Next::Go(step) = next {
+            steps.go(tag, step);
         }
+        next
     }
 
     /// Sends the commands that wait to be sent (again). `call` is given those whose next step is a system call for another

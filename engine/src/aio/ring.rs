@@ -11,6 +11,7 @@
 #![allow(unsafe_code)]
 
 mod config;
+mod enter;
 mod op;
 mod sink;
 mod table;
@@ -32,6 +33,7 @@ pub use sink::{Cqe, CqeSink, SinkId};
 pub use table::{FixedFile, MAX_BUFFER_BYTES};
 
 use crate::aio::AioError;
+use enter::{Until, refused};
 use sink::SinkTable;
 use table::Tables;
 
@@ -42,20 +44,6 @@ const KEY_MASK: u64 = (1 << KEY_BITS) - 1;
 const CQE_MORE: u32 = 1 << 1;
 /// Completions that are taken out of the queue in one go.
 const BATCH: usize = 32;
-
-/// What an enter waits for.
-#[derive(Clone, Copy)]
-struct Until {
-    /// So many completions.
-    want: u32,
-    timeout: Option<Duration>,
-    /// Not to be accounted as waiting for I/O.
-    quiet: bool,
-}
-
-impl Until {
-    const NOW: Self = Self { want: 0, timeout: None, quiet: false };
-}
 
 /// An io_uring and the sinks that its completions go to. Not `Send`.
 ///
@@ -409,18 +397,31 @@ impl Ring {
                 break;
             }
             count += cqes.len();
-            for run in cqes.chunk_by(|one, next| one.sink() == next.sink()) {
-                let last = run.iter().filter(|cqe| cqe.flags() & CQE_MORE == 0).count();
-                self.in_flight.set(self.in_flight.get().wrapping_sub(last as u32));
-                if let Some(sink) = target.get(&self.sinks, run[0].sink()) {
-                    sink.complete_all(run);
+            if sink::all_last_of_one(cqes) {
+                self.in_flight.set(self.in_flight.get().wrapping_sub(cqes.len() as u32));
+                if let Some(sink) = target.get(&self.sinks, cqes[0].sink()) {
+                    sink.complete_all(cqes);
                 }
+            } else {
+                self.deliver_mixed(cqes, &mut target);
             }
         }
         self.sinks.keep(target);
         // SAFETY: one thread, and the reference ends with this statement (module invariants).
         unsafe { (*self.cq.get()).sync() };
         count
+    }
+
+    /// Completions for several sinks, or such that others will follow.
+    #[inline(never)]
+    fn deliver_mixed(&self, cqes: &[Cqe], target: &mut sink::Cursor) {
+        for run in cqes.chunk_by(|one, next| one.sink() == next.sink()) {
+            let last = run.iter().filter(|cqe| cqe.flags() & CQE_MORE == 0).count();
+            self.in_flight.set(self.in_flight.get().wrapping_sub(last as u32));
+            if let Some(sink) = target.get(&self.sinks, run[0].sink()) {
+                sink.complete_all(run);
+            }
+        }
     }
 
     /// Copies completions out of the queue.
@@ -432,17 +433,6 @@ impl Ring {
         let cqes = unsafe { (*self.cq.get()).fill(space) };
         // SAFETY: as above; `fill` returns the part that it has initialised.
         unsafe { &*(std::ptr::from_ref(cqes) as *const [Cqe]) }
-    }
-}
-
-/// Sorts the errors of `io_uring_enter(2)`: those that pass by themselves count as nothing taken.
-#[cold]
-fn refused(error: io::Error) -> Result<usize, AioError> {
-    use rustix::io::Errno;
-    match Errno::from_io_error(&error) {
-        // A signal; the time is over; no memory for requests; reap first.
-        Some(Errno::INTR | Errno::TIME | Errno::AGAIN | Errno::BUSY) => Ok(0),
-        _ => Err(AioError::Enter(error)),
     }
 }
 

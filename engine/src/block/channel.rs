@@ -30,7 +30,10 @@ use super::slow;
 use super::table::{Filling, Shared, SlotName, Target};
 use crate::aio::{AioContext, Poller, PollerId};
 
+mod ended;
 mod reap;
+
+pub use ended::Ended;
 
 /// Slots for the commands into which the slow path cuts requests.
 const INTERNAL_SLOTS: u32 = 32;

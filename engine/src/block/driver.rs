@@ -45,7 +45,7 @@ pub struct LeafCompletion {
 /// there, and ends each command exactly once. When it is dropped with commands in flight, it waits for them, or provably
 /// stops the device, before it lets go of the table.
 pub trait LeafQueue {
-    /// Sends what is pending ([`LeafSlots::send_pending`](super::LeafSlots::send_pending)), as far as there is room: one
+    /// Sends what is pending ([`LeafSlots::take_pending`](super::LeafSlots::take_pending)), as far as there is room: one
     /// doorbell for the whole batch. Says how the lane will learn of completions; [`Readiness::Ready`] if a command has
     /// ended already.
     fn commit(&mut self) -> Readiness;

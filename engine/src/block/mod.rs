@@ -22,11 +22,11 @@ mod table;
 mod transfer;
 
 pub use backend::{BackendOptions, BlockBackend};
-pub use channel::{Channel, MAX_DEPTH};
+pub use channel::{Channel, Ended, MAX_DEPTH};
 pub use counters::ChannelStats;
 pub use driver::{BlockDriver, BlockStatus, LeafCommand, LeafCompletion, LeafQueue, StatusFlags, Tag};
 pub use errno::{BlockError, Errno, IoError, IoResult};
 pub use future::{Control, IoFuture, Outcome, ReadAt, VectorAt, WriteAt};
 pub use limits::{BlockLimits, LimitsError, MAX_ALIGNMENT, MAX_LENGTH_BYTES, MAX_REQUEST_BYTES};
 pub use request::{Completion, Op, Rejected, ReqFlags, Request};
-pub use table::{Command, CommandTable, LeafSlots, LeafTable, Offer, TableView};
+pub use table::{Command, CommandTable, LeafSlots, LeafTable, TableView};

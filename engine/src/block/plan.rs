@@ -95,6 +95,13 @@ impl Plan {
         }
     }
 
+    /// Whether a read or write that went to the device as it came may do so once more with the same memory, but at
+    /// `offset`.
+    #[inline(always)]
+    pub(super) fn admits_again(&self, offset: u64, bytes: u64, length: u64) -> bool {
+        offset & self.align_mask == 0 && offset <= length && bytes <= length - offset
+    }
+
     /// What is not a transfer of one buffer.
     #[inline(never)]
     fn admits_other(&self, request: &Request, length: u64) -> bool {

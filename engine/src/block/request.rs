@@ -26,6 +26,12 @@ impl Op {
     /// How many kinds there are.
     pub const COUNT: usize = 5;
 
+    /// Whether the operation is on a range, with no memory.
+    #[inline(always)]
+    pub(super) const fn is_range(self) -> bool {
+        !matches!(self, Op::Read | Op::Write)
+    }
+
     /// Whether the operation changes the device's content (and so is refused on a read-only node).
     pub const fn modifies(self) -> bool {
         matches!(self, Op::Write | Op::WriteZeroes | Op::Discard)

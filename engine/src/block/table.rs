@@ -26,7 +26,7 @@ use super::request::{Completion, Op, ReqFlags};
 
 mod leaf;
 
-pub use leaf::{CommandTable, LeafSlots, LeafTable, Offer, TableView};
+pub use leaf::{CommandTable, LeafSlots, LeafTable, TableView};
 
 /// Where a slot's request is, and who is told when it ends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -200,8 +200,11 @@ pub(super) struct SlotName {
 /// A request that has ended, its memory still in its slot.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Done {
+    pub(super) token: u64,
     pub(super) tag: Tag,
     pub(super) result: IoResult,
+    /// It went to the device as it came, and succeeded.
+    pub(super) plain: bool,
 }
 
 /// The table. See the module's documentation.
@@ -211,8 +214,9 @@ pub(super) struct Table {
     cold: Box<[ColdSlot]>,
     free_public: Vec<u32>,
     free_internal: Vec<u32>,
-    /// What the leaf queue has yet to take, oldest first.
+    /// What the leaf queue has yet to take, oldest first, from `taken` on.
     pending: Vec<u32>,
+    taken: usize,
     /// Requests of batches that succeeded, to be drained. `spare` is of the same capacity, and exchanged for it.
     pub(super) done: Vec<Done>,
     pub(super) spare: Vec<Done>,
@@ -269,6 +273,7 @@ impl Table {
             free_public: (0..depth).rev().collect(),
             free_internal: (depth..total).rev().collect(),
             pending: Vec::with_capacity(total as usize),
+            taken: 0,
             done: list(),
             spare: list(),
             others: list(),
@@ -320,7 +325,7 @@ impl Table {
             Some(slot) if slot.state == State::Sent => {
                 slot.state = State::Ended;
                 if slot.target == Target::Batch && result.is_ok() {
-                    self.done.push(Done { tag, result });
+                    self.done.push(Done { token: slot.token, tag, result, plain: true });
                 } else {
                     self.end_otherwise(tag, result);
                 }
@@ -351,7 +356,12 @@ impl Table {
             // The slow path will do it by other means: it goes on touching its range.
             slot.state = State::Tracked;
         }
-        self.others.push(Done { tag, result });
+        self.push_other(tag, result);
+    }
+
+    fn push_other(&mut self, tag: Tag, result: IoResult) {
+        let token = self.slots.get(tag.0 as usize).map_or(0, |slot| slot.token);
+        self.others.push(Done { token, tag, result, plain: false });
     }
 
     /// Ends a request that was refused as it came, so that its caller finds the outcome at once.
@@ -360,7 +370,7 @@ impl Table {
         slot.payload = payload;
         slot.state = State::Ended;
         if slot.target == Target::Batch {
-            self.done.push(Done { tag, result });
+            self.done.push(Done { token: slot.token, tag, result, plain: false });
         } else if let Some(cold) = self.cold.get_mut(tag.0 as usize) {
             cold.outcome = Some(result);
         }
@@ -371,7 +381,7 @@ impl Table {
         if let Some(slot) = self.slots.get_mut(tag.0 as usize) {
             slot.payload = payload;
             slot.state = State::Ended;
-            self.others.push(Done { tag, result });
+            self.push_other(tag, result);
         }
     }
 
@@ -384,7 +394,17 @@ impl Table {
         slot.generation = slot.generation.wrapping_add(1);
         // Only the caller's own slots come here.
         self.free_public.push(done.tag.0);
-        Completion { token: slot.token, result: done.result, payload }
+        Completion { token: done.token, result: done.result, payload }
+    }
+
+    /// An ended read or write, which went to the device as it came, goes there once more as it is, but at `offset`.
+    #[inline(always)]
+    pub(super) fn send_again(&mut self, tag: Tag, offset: u64) {
+        let Some(slot) = self.slots.get_mut(tag.0 as usize) else { return };
+        slot.offset = offset;
+        slot.generation = slot.generation.wrapping_add(1);
+        (slot.state, slot.note) = (State::Pending, 0);
+        self.pending.push(tag.0);
     }
 
     /// How many of the caller's requests have not ended.
@@ -459,7 +479,7 @@ fn touches(state: State) -> bool {
 /// A done entry always names a slot of the table.
 #[cold]
 fn no_completion(done: Done) -> Completion {
-    Completion { token: 0, result: done.result.and(Err(Errno::EIO.into())), payload: Payload::None }
+    Completion { token: done.token, result: done.result.and(Err(Errno::EIO.into())), payload: Payload::None }
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use corelane_dma::{Backing, BlockPool, DmaBuffer, IoBuf, MemRegion, Payload};
 use corelane_engine::aio::{AioConfig, AioContext, Readiness};
 use corelane_engine::block::{
     BackendOptions, BlockBackend, BlockDriver, BlockError, BlockLimits, Command, Errno, LeafQueue, LeafTable,
-    Offer, Op, ReqFlags, Tag,
+    Op, ReqFlags, Tag,
 };
 
 /// How the device behaves.
@@ -205,17 +205,18 @@ fn check(device: &TestDevice, command: &Command) {
 impl LeafQueue for TestQueue {
     fn commit(&mut self) -> Readiness {
         let device = &*self.device;
-        self.table.borrow().send_pending(|tag, command| {
+        let mut slots = self.table.borrow();
+        while let Some((tag, command)) = slots.take_pending() {
             check(device, command);
             if self.waiting.len() >= device.behaviour.room {
-                return Offer::NoRoom;
+                slots.put_back(tag);
+                break;
             }
             // The widest race that a device can make of it.
             let early = (command.op() == Op::Read).then(|| carry_out(device, command));
             let due = self.turn + device.behaviour.delay;
             self.waiting.push(Waiting { due, tag, early });
-            Offer::Taken
-        });
+        }
         self.turn += 1;
         match self.waiting.is_empty() {
             true => Readiness::Idle,

@@ -38,6 +38,17 @@ impl Cqe {
     }
 }
 
+/// Whether all are for one sink, and none will be followed by another of the same entry.
+#[inline(always)]
+pub(super) fn all_last_of_one(cqes: &[Cqe]) -> bool {
+    let first = cqes.first().map_or(0, |cqe| cqe.0.user_data());
+    let gather = |(differing, flags): (u64, u32), cqe: &Cqe| {
+        (differing | (cqe.0.user_data() ^ first), flags | cqe.flags())
+    };
+    let (differing, flags) = cqes.iter().fold((0, 0), gather);
+    differing >> super::KEY_BITS == 0 && flags & super::CQE_MORE == 0
+}
+
 /// Takes the completions of what was pushed in its name.
 pub trait CqeSink {
     /// An entry completed. `key` is what it was pushed with, `result` and `flags` are the completion's (a negative

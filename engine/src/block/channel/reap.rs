@@ -155,6 +155,15 @@ impl ChannelInner {
 
     #[inline(always)]
     pub(super) fn drain(&self, mut each: impl FnMut(Completion)) {
+        self.drain_done(|done| {
+            let completion = self.table.borrow_mut().finish(done);
+            each(completion);
+        });
+    }
+
+    /// Hands out what has ended. Each is [finished](crate::block::table::Table::finish), or sent again, by `each`.
+    #[inline(always)]
+    pub(super) fn drain_done(&self, mut each: impl FnMut(Done)) {
         let mut table = self.table.borrow_mut();
         if table.done.is_empty() {
             return;
@@ -166,8 +175,7 @@ impl ChannelInner {
         let mut draining = Draining { channel: self, batch, next: 0 };
         while let Some(&done) = draining.batch.get(draining.next) {
             draining.next += 1;
-            let completion = self.table.borrow_mut().finish(done);
-            each(completion);
+            each(done);
         }
         let count = draining.next;
         drop(draining);

@@ -7,17 +7,6 @@ use std::rc::Rc;
 use super::{Command, Done, Filling, LeafCommand, LeafCompletion, Shared, State, Table, Tag, Target};
 use crate::block::errno::IoResult;
 
-/// What a leaf queue says to a command that it is offered.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Offer {
-    /// It has it now.
-    Taken,
-    /// It has carried it out at once.
-    Ended(IoResult),
-    /// It has no room: this one and those behind it are offered again at the next commit.
-    NoRoom,
-}
-
 /// A leaf queue's handle on the commands of its channel. It keeps their memory: a queue that cannot stop its device leaks
 /// it rather than drop it.
 pub struct LeafTable(Rc<Shared>);
@@ -58,34 +47,33 @@ impl fmt::Debug for LeafTable {
 pub struct LeafSlots<'a>(RefMut<'a, Table>);
 
 impl LeafSlots<'_> {
-    /// Offers what is pending, oldest first, until `send` has no room. What it takes, or ends, is pending no more.
+    /// Takes the oldest command that is pending: the queue has it now.
     #[inline(always)]
-    pub fn send_pending(&mut self, mut send: impl FnMut(Tag, &mut Command) -> Offer) {
+    pub fn take_pending(&mut self) -> Option<(Tag, &mut Command)> {
         let table = &mut *self.0;
-        if table.pending.is_empty() {
-            return;
-        }
-        let mut taken = 0;
-        while let Some(&index) = table.pending.get(taken) {
-            let Some(slot) = table.slots.get_mut(index as usize) else { break };
-            // Before the offer: what the device may have seen must not count as merely pending.
-            slot.state = State::Sent;
-            match send(Tag(index), slot) {
-                Offer::Taken => {}
-                Offer::Ended(result) => {
-                    table.end_sent(Tag(index), result);
-                }
-                Offer::NoRoom => {
-                    slot.state = State::Pending;
-                    break;
-                }
-            }
-            taken += 1;
-        }
-        if taken == table.pending.len() {
+        let Some(&index) = table.pending.get(table.taken) else {
             table.pending.clear();
-        } else {
-            table.pending.drain(..taken);
+            table.taken = 0;
+            return None;
+        };
+        let slot = table.slots.get_mut(index as usize)?;
+        table.taken += 1;
+        slot.state = State::Sent;
+        Some((Tag(index), slot))
+    }
+
+    /// Gives back the command that was taken last, for lack of room; it is the next to be taken. Nothing may have been
+    /// told to the device.
+    pub fn put_back(&mut self, tag: Tag) {
+        let table = &mut *self.0;
+        let last = table.taken.checked_sub(1).and_then(|last| table.pending.get(last));
+        let slot = table.slots.get_mut(tag.0 as usize);
+        if let (Some(&index), Some(slot)) = (last, slot)
+            && index == tag.0
+            && slot.state == State::Sent
+        {
+            slot.state = State::Pending;
+            table.taken -= 1;
         }
     }
 
@@ -111,7 +99,7 @@ impl LeafSlots<'_> {
     /// Whether any command waits to be taken.
     #[inline]
     pub fn has_pending(&self) -> bool {
-        !self.0.pending.is_empty()
+        self.0.pending.len() > self.0.taken
     }
 
     /// Whether a command has ended that the channel has yet to look at.
@@ -141,7 +129,7 @@ impl TableView {
     /// From within the queue's own borrow.
     pub fn for_each_pending(&self, mut show: impl FnMut(Tag, &Command)) {
         let table: Ref<'_, Table> = self.0.borrow();
-        for &index in &table.pending {
+        for &index in table.pending.iter().skip(table.taken) {
             if let Some(slot) = table.slots.get(index as usize) {
                 show(Tag(index), slot);
             }
@@ -186,7 +174,7 @@ impl CommandTable {
         loop {
             let mut table = self.0.borrow_mut();
             let next = table.done.pop();
-            let Some(Done { tag, result }) = next.or_else(|| table.others.pop()) else { return };
+            let Some(Done { tag, result, .. }) = next.or_else(|| table.others.pop()) else { return };
             let payload = table.release(tag);
             drop(table);
             each(LeafCompletion { tag, result, payload });

@@ -1,3 +1,5 @@
+//! What the table promises, by itself and through the queue's handle.
+
 use super::*;
 
 fn filling(offset: u64, bytes: u64) -> Filling {
@@ -8,6 +10,11 @@ fn filling(offset: u64, bytes: u64) -> Filling {
 fn start(shared: &Rc<Shared>, offset: u64, bytes: u64) -> Tag {
     let sent = shared.borrow_mut().send(filling(offset, bytes), Target::Batch);
     sent.map_err(drop).expect("a free slot").tag
+}
+
+/// The queue takes all that is pending.
+fn take_all(leaf: &LeafTable) {
+    while leaf.borrow().take_pending().is_some() {}
 }
 
 #[test]
@@ -21,7 +28,7 @@ fn slots_are_bounded_and_come_back() {
     let internal = shared.borrow_mut().take_internal().expect("an internal slot");
     assert!(internal.0 >= 2);
     assert_eq!(shared.borrow_mut().take_internal(), None);
-    leaf.borrow().send_pending(|_, _| Offer::Taken);
+    take_all(&leaf);
     assert!(leaf.borrow().end(first, Ok(())));
     assert!(shared.borrow_mut().send(filling(0, 1), Target::Batch).is_err(), "not drained yet");
     assert_eq!(shared.borrow().in_flight(), 1);
@@ -36,7 +43,7 @@ fn only_a_command_that_the_queue_has_ends() {
     let leaf = shared.leaf();
     let tag = start(&shared, 0, 1);
     assert!(!leaf.borrow().end(tag, Ok(())), "it was not taken yet");
-    leaf.borrow().send_pending(|_, _| Offer::Taken);
+    take_all(&leaf);
     assert!(!leaf.borrow().end_if(tag, |_| false));
     assert!(leaf.borrow().end_if(tag, |command| command.bytes() == 1));
     assert!(!leaf.borrow().end(tag, Ok(())), "a second completion for the same command");
@@ -51,17 +58,24 @@ fn what_has_no_room_is_offered_again_in_order() {
     let tags: Vec<Tag> = (0..4).map(|at| start(&shared, at, 1)).collect();
     let mut seen = Vec::new();
     for room in [1, 0, 2, 4] {
-        let mut room = room;
-        leaf.borrow().send_pending(|tag, command| {
-            if room == 0 {
-                return Offer::NoRoom;
+        let mut slots = leaf.borrow();
+        let mut taken = 0;
+        while let Some((tag, command)) = slots.take_pending() {
+            if taken == room {
+                slots.put_back(tag);
+                assert!(slots.has_pending() && slots.get_mut(tag).is_none());
+                break;
             }
-            room -= 1;
+            taken += 1;
             assert_eq!(command.note(), 0);
             command.set_note(9);
             seen.push(tag);
-            if tag.0 % 2 == 0 { Offer::Taken } else { Offer::Ended(Ok(())) }
-        });
+            if tag.0 % 2 == 1 {
+                slots.end(tag, Ok(()));
+            }
+        }
+        // Only the command that was taken last can be put back.
+        slots.put_back(Tag(3));
     }
     assert_eq!(seen, tags);
     assert!(!leaf.borrow().has_pending() && leaf.borrow().has_ended());
@@ -78,7 +92,7 @@ fn a_failure_is_for_the_channel_to_look_at() {
     zeroes.op = Op::WriteZeroes;
     let name = shared.borrow_mut().send(zeroes, Target::Batch).map_err(drop).expect("a free slot");
     let read = start(&shared, 512, 512);
-    leaf.borrow().send_pending(|_, _| Offer::Taken);
+    take_all(&leaf);
     for tag in [name.tag, read] {
         leaf.borrow().end(tag, Err(Errno::ENOTSUP.into()));
     }
@@ -118,7 +132,7 @@ fn a_tag_outside_the_table_is_harmless() {
     assert!(shared.borrow_mut().get_mut(Tag(9)).is_none());
     drop(shared.borrow_mut().release(Tag(9)));
     assert_eq!(shared.borrow().in_use(), 0);
-    let completion = shared.borrow_mut().finish(Done { tag: Tag(9), result: Ok(()) });
+    let completion = shared.borrow_mut().finish(Done { token: 1, tag: Tag(9), result: Ok(()), plain: true });
     assert!(completion.result.is_err());
 }
 
@@ -138,7 +152,8 @@ fn a_table_by_itself_takes_each_tag_once() {
     let mut shown = Vec::new();
     leaf.view().for_each_pending(|tag, command| shown.push((tag, command.op())));
     assert_eq!(shown, [(Tag(1), Op::Read)]);
-    leaf.borrow().send_pending(|_, _| Offer::Ended(Err(Errno::EIO.into())));
+    take_all(&leaf);
+    leaf.borrow().end(Tag(1), Err(Errno::EIO.into()));
     let ended = table.take_ended();
     assert_eq!((ended.len(), ended[0].tag, ended[0].result.is_err()), (1, Tag(1), true));
     assert!(table.put(Tag(1), read()).is_ok(), "it is free again");
