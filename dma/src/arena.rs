@@ -66,6 +66,14 @@ impl Arena {
         })
     }
 
+    /// Copies bytes at `offset_bytes` into `to`.
+    ///
+    /// # Errors
+    /// [`DmaError::OutOfBounds`], and nothing is copied.
+    pub fn copy_to(&self, offset_bytes: u64, to: &mut [u8]) -> Result<(), DmaError> {
+        self.span(offset_bytes, to.len() as u64)?.copy_to(0, to)
+    }
+
     /// Makes `len_bytes` bytes at `offset_bytes` zero; the memory stays allocated, except that of a long range.
     ///
     /// # Errors

@@ -6,7 +6,35 @@
 //!
 //! - [`Device`] is a PCI function as a server offers it to a client: registers by byte ranges, memory mapped and unmapped
 //!   by I/O virtual address, interrupts as eventfds.
+//! - [`Model`] is the controller behind it, with the thread that serves it; [`ModelConfig`] says what it is like, and
+//!   [`Violation`] what an initiator did wrong.
+//!
+//! One thread serves a controller: it polls the doorbells, which are memory shared with the host, fetches commands from the
+//! host's memory and moves data between that and the namespaces in place. Everything else (registers, mappings, interrupt
+//! eventfds) is changed by calls, which the thread takes over between two batches.
 
+mod admin;
+mod backoff;
+mod check;
+mod config;
+mod data;
 pub mod device;
+mod doorbells;
+mod interrupt;
+mod io;
+mod memory;
+mod model;
+mod namespace;
+mod pci;
+mod queue;
+mod queues;
+mod registers;
+mod shared;
+mod violation;
+pub mod wire;
+mod worker;
 
+pub use config::{Idle, ModelConfig, NamespaceBacking, NamespaceConfig};
 pub use device::{Device, DeviceError, DoorbellMemory, Region};
+pub use model::Model;
+pub use violation::{Rule, Violation};

@@ -1,0 +1,222 @@
+//! Identify (NVMe base 2.0, section 5.17; NVM command set 1.0, section 4.1.5).
+//!
+//! Invariant: what is told is what the commands do: limits, optional commands and sizes come from the same configuration.
+
+use zerocopy::little_endian::{U16, U32, U64, U128};
+use zerocopy::{FromZeros, IntoBytes};
+
+use super::log::ERROR_ENTRIES;
+use crate::check::Checker;
+use crate::config::ModelConfig;
+use crate::namespace::{Namespace, Store};
+use crate::pci::VENDOR_ID;
+use crate::violation::Rule;
+use crate::wire::command::{Command, NSID_ALL};
+use crate::wire::identify::{
+    Controller, IDENTIFY_BYTES, IndependentNamespace, LbaFormat, Namespace as NamespaceData, NvmController,
+    cns,
+};
+use crate::wire::register::VERSION;
+use crate::wire::status::Status;
+use crate::worker::Worker;
+
+/// The controller's identifier within its subsystem.
+const CNTLID: u16 = 1;
+/// Of the identifiers of namespaces; a locally administered EUI-64.
+const EUI64_PREFIX: [u8; 4] = [0x02, 0xC0, 0x7E, 0x00];
+
+impl Worker {
+    /// Identify (5.17).
+    pub(super) fn identify(&mut self, command: &Command, check: &Checker<'_>) -> Result<u32, Status> {
+        check.reserved(command, 10, &[0xFFFF_00FF, 0xFF00_FFFF, 0, 0, 0x7F, 0]);
+        let (which, nsid) = (command.dword(10) as u8, command.nsid());
+        let csi = command.dword(11) >> 24;
+        let csi_matters = matches!(which, cns::CS_NAMESPACE | cns::CS_CONTROLLER | cns::CS_ACTIVE_NAMESPACES);
+        if csi_matters && csi != 0 {
+            return Err(unknown(check, which, csi));
+        }
+        let bytes = match which {
+            cns::CONTROLLER => self.controller(),
+            cns::NAMESPACE | cns::ALLOCATED_NAMESPACE => self.of_namespace(nsid, check, namespace_data)?,
+            cns::CS_NAMESPACE => self.of_namespace(nsid, check, |_, _| vec![0; IDENTIFY_BYTES])?,
+            cns::INDEPENDENT_NAMESPACE => self.of_namespace(nsid, check, independent_data)?,
+            cns::DESCRIPTORS => self.of_namespace(nsid, check, |_, nsid| descriptors(nsid))?,
+            cns::ACTIVE_NAMESPACES | cns::ALLOCATED_NAMESPACES | cns::CS_ACTIVE_NAMESPACES => {
+                self.namespace_list(nsid, check)?
+            }
+            cns::CS_CONTROLLER => nvm_controller(&self.shared.config),
+            cns::CONTROLLERS => controller_list(command.dword(10)),
+            cns::NAMESPACE_CONTROLLERS => {
+                self.of_namespace(nsid, check, |_, _| vec![0; IDENTIFY_BYTES])?;
+                controller_list(command.dword(10))
+            }
+            _ => return Err(unknown(check, which, csi)),
+        };
+        self.send(command, &bytes, check)?;
+        Ok(0)
+    }
+
+    /// What `build` says of a namespace. One that could exist but does not is all zeroes.
+    fn of_namespace(
+        &self,
+        nsid: u32,
+        check: &Checker<'_>,
+        build: impl FnOnce(&Namespace, u32) -> Vec<u8>,
+    ) -> Result<Vec<u8>, Status> {
+        let namespace = nsid.checked_sub(1).and_then(|index| self.shared.namespaces.get(index as usize));
+        let namespace = namespace.ok_or_else(|| {
+            let text = format!("there is no namespace {nsid:#x}");
+            check.refuse(Status::INVALID_NAMESPACE, Rule::Namespace, text)
+        })?;
+        Ok(build(namespace, nsid))
+    }
+
+    /// The active namespaces behind `after`; all are active (5.17.2.2).
+    fn namespace_list(&self, after: u32, check: &Checker<'_>) -> Result<Vec<u8>, Status> {
+        if after >= NSID_ALL - 1 {
+            let text = format!("a list of namespaces behind {after:#x}");
+            return Err(check.refuse(Status::INVALID_NAMESPACE, Rule::Namespace, text));
+        }
+        let last = self.shared.namespaces.len() as u32;
+        let ids = (1..=last).filter(|nsid| *nsid > after).take(IDENTIFY_BYTES / 4);
+        let mut bytes: Vec<u8> = ids.flat_map(u32::to_le_bytes).collect();
+        bytes.resize(IDENTIFY_BYTES, 0);
+        Ok(bytes)
+    }
+
+    fn controller(&self) -> Vec<u8> {
+        let config = &self.shared.config;
+        let mut data = Controller::new_zeroed();
+        data.vid = U16::new(VENDOR_ID);
+        data.ssvid = U16::new(VENDOR_ID);
+        put_text(&mut data.sn, &config.serial);
+        put_text(&mut data.mn, &config.model);
+        put_text(&mut data.fr, &config.firmware);
+        data.mdts = config.mdts;
+        data.cntlid = U16::new(CNTLID);
+        data.ver = U32::new(VERSION);
+        // I/O controller.
+        data.cntrltype = 1;
+        data.oacs = U16::new(u16::from(config.shadow_doorbells) << 8);
+        data.acl = 3;
+        data.aerl = config.aerl;
+        // One firmware slot, read only.
+        data.frmw = 0b011;
+        // Effects log, extended data (offsets) for Get Log Page.
+        data.lpa = 0b0110;
+        data.elpe = (ERROR_ENTRIES - 1) as u8;
+        data.wctemp = U16::new(343);
+        data.cctemp = U16::new(353);
+        let total: u128 = self.shared.namespaces.iter().map(|ns| u128::from(capacity(ns))).sum();
+        data.tnvmcap = U128::new(total);
+        data.sqes = 0x66;
+        data.cqes = 0x44;
+        data.nn = U32::new(config.namespaces.len() as u32);
+        data.oncs = U16::new(oncs(config));
+        // Bits 2:1: a flush may name all namespaces.
+        data.vwc = 0b110 | u8::from(config.write_cache);
+        data.sgls = U32::new(u32::from(config.sgls));
+        let nqn = format!("nqn.2026-01.org.corelane:model:{}", config.serial);
+        data.subnqn[..nqn.len()].copy_from_slice(nqn.as_bytes());
+        // Power state 0: 25 W in hundredths.
+        data.psd0[..2].copy_from_slice(&2500_u16.to_le_bytes());
+        data.as_bytes().to_vec()
+    }
+}
+
+#[cold]
+fn unknown(check: &Checker<'_>, which: u8, csi: u32) -> Status {
+    let text = format!("there is no identify data {which:02x}h of command set {csi:02x}h");
+    check.refuse(Status::INVALID_FIELD, Rule::InvalidField, text)
+}
+
+/// Optional NVM Command Support.
+fn oncs(config: &ModelConfig) -> u16 {
+    let select = 1 << 4;
+    u16::from(config.compare)
+        | u16::from(config.deallocate) << 2
+        | u16::from(config.write_zeroes) << 3
+        | select
+        | u16::from(config.verify) << 7
+}
+
+fn put_text(field: &mut [u8], text: &str) {
+    field.fill(b' ');
+    // The configuration was checked: it fits.
+    field[..text.len()].copy_from_slice(text.as_bytes());
+}
+
+fn capacity(namespace: &Namespace) -> u64 {
+    namespace.blocks() << namespace.config.lba_shift
+}
+
+fn eui64(nsid: u32) -> [u8; 8] {
+    let mut bytes = [0; 8];
+    bytes[..4].copy_from_slice(&EUI64_PREFIX);
+    bytes[4..].copy_from_slice(&nsid.to_be_bytes());
+    bytes
+}
+
+fn namespace_data(namespace: &Namespace, nsid: u32) -> Vec<u8> {
+    let config = &namespace.config;
+    let mut data = NamespaceData::new_zeroed();
+    let blocks = U64::new(namespace.blocks());
+    (data.nsze, data.ncap, data.nuse) = (blocks, blocks, blocks);
+    let optimal = config.write_blocks > 0 || config.deallocate_blocks > 0;
+    // OPTPERF: the preferred granularities are told.
+    data.nsfeat = u8::from(optimal) << 4;
+    data.flbas = u8::from(config.metadata_extended) << 4;
+    data.mc = if config.metadata_bytes > 0 { 1 << u8::from(!config.metadata_extended) } else { 0 };
+    // Deallocated blocks read as zeroes; Write Zeroes can deallocate. Nothing is promised where nothing is kept.
+    data.dlfeat = if matches!(namespace.store, Store::Null) { 0 } else { 0b1001 };
+    data.noiob = U16::new(config.io_boundary_blocks);
+    data.nvmcap = U128::new(capacity(namespace).into());
+    let less_one = |blocks: u16| U16::new(blocks.saturating_sub(1));
+    (data.npwg, data.npwa, data.nows) = {
+        let blocks = less_one(config.write_blocks);
+        (blocks, blocks, blocks)
+    };
+    (data.npdg, data.npda) = (less_one(config.deallocate_blocks), less_one(config.deallocate_blocks));
+    data.eui64 = eui64(nsid);
+    data.nguid[..8].copy_from_slice(&eui64(nsid));
+    data.lbaf[0] = LbaFormat { ms: U16::new(config.metadata_bytes), lbads: config.lba_shift, rp: 0 };
+    data.as_bytes().to_vec()
+}
+
+fn independent_data(_: &Namespace, _: u32) -> Vec<u8> {
+    let mut data = IndependentNamespace::new_zeroed();
+    // Ready.
+    data.nstat = 1;
+    data.as_bytes().to_vec()
+}
+
+/// Namespace Identification Descriptors (5.17.2.3): EUI-64 and the command set.
+fn descriptors(nsid: u32) -> Vec<u8> {
+    const EUI64: u8 = 1;
+    const COMMAND_SET: u8 = 4;
+    let mut bytes = vec![EUI64, 8, 0, 0];
+    bytes.extend_from_slice(&eui64(nsid));
+    bytes.extend_from_slice(&[COMMAND_SET, 1, 0, 0, 0]);
+    bytes.resize(IDENTIFY_BYTES, 0);
+    bytes
+}
+
+fn nvm_controller(config: &ModelConfig) -> Vec<u8> {
+    let mut data = NvmController::new_zeroed();
+    data.wzsl = config.wzsl;
+    data.dmrl = config.dmrl;
+    data.dmrsl = U32::new(config.dmrsl);
+    data.dmsl = U64::new(config.dmsl);
+    data.as_bytes().to_vec()
+}
+
+/// The controllers from CNTID on: this one (5.17.2.12).
+fn controller_list(dword10: u32) -> Vec<u8> {
+    let from = (dword10 >> 16) as u16;
+    let mut bytes = vec![0; IDENTIFY_BYTES];
+    if from <= CNTLID {
+        bytes[0] = 1;
+        bytes[2..4].copy_from_slice(&CNTLID.to_le_bytes());
+    }
+    bytes
+}

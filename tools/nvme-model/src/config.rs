@@ -1,0 +1,261 @@
+//! What the controller is like: everything that a test or a person may want to have otherwise.
+//!
+//! Invariant: a [`ModelConfig`] that [`validate`](ModelConfig::validate) lets through describes a controller that the
+//! specification allows.
+
+use std::time::Duration;
+
+use corelane_dma::Backing;
+
+use crate::device::DeviceError;
+
+/// How the polling thread waits when nothing is to be done.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Idle {
+    /// It never stops looking: lowest latency, one core busy.
+    Spin,
+    /// It looks for a while, then lets others run between looks, then sleeps between looks (at most a millisecond).
+    BackOff,
+}
+
+/// What a namespace keeps its blocks in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum NamespaceBacking {
+    /// Nothing: reads leave the host's memory as it is, writes are forgotten. For measuring everything else.
+    Null,
+    /// As `Null`, but reads fill the host's memory with zeroes.
+    Zero,
+    /// RAM; it reads as zeroes at first.
+    Ram(Backing),
+}
+
+/// A namespace. They are numbered from 1 in the order given.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NamespaceConfig {
+    /// Its size in bytes; what is no whole block is cut off.
+    pub size_bytes: u64,
+    /// The size of a block as a power of two, 9 to 16.
+    pub lba_shift: u8,
+    /// Metadata bytes that every block of the format has.
+    pub metadata_bytes: u16,
+    /// Whether the metadata lies at the end of each block (else in a buffer of its own).
+    pub metadata_extended: bool,
+    /// What its blocks are kept in.
+    pub backing: NamespaceBacking,
+    /// NOIOB: optimal I/O boundary in blocks; 0: not reported.
+    pub io_boundary_blocks: u16,
+    /// NPWG, NPWA and NOWS as one: preferred write granularity in blocks; 0: not reported.
+    pub write_blocks: u16,
+    /// NPDG and NPDA as one: preferred deallocate granularity in blocks; 0: not reported.
+    pub deallocate_blocks: u16,
+}
+
+impl NamespaceConfig {
+    /// `size_bytes` bytes of RAM in blocks of 4 KiB.
+    pub fn ram(size_bytes: u64) -> NamespaceConfig {
+        NamespaceConfig {
+            backing: NamespaceBacking::Ram(Backing::Pages),
+            ..NamespaceConfig::null(size_bytes)
+        }
+    }
+
+    /// A null namespace of `size_bytes` bytes in blocks of 4 KiB.
+    pub fn null(size_bytes: u64) -> NamespaceConfig {
+        NamespaceConfig {
+            size_bytes,
+            lba_shift: 12,
+            metadata_bytes: 0,
+            metadata_extended: false,
+            backing: NamespaceBacking::Null,
+            io_boundary_blocks: 0,
+            write_blocks: 0,
+            deallocate_blocks: 0,
+        }
+    }
+
+    /// The number of blocks.
+    pub(crate) fn blocks(&self) -> u64 {
+        self.size_bytes >> self.lba_shift
+    }
+}
+
+/// A controller.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ModelConfig {
+    /// Serial number, up to 20 ASCII characters.
+    pub serial: String,
+    /// Model number, up to 40 ASCII characters.
+    pub model: String,
+    /// Firmware revision, up to 8 ASCII characters.
+    pub firmware: String,
+    /// The namespaces, at least one.
+    pub namespaces: Vec<NamespaceConfig>,
+    /// Entries that a queue may have (CAP.MQES + 1), 2 to 65,536.
+    pub max_queue_entries: u32,
+    /// I/O queue pairs, 1 to 1,024.
+    pub max_queue_pairs: u16,
+    /// MSI-X vectors, 1 to 512.
+    pub vectors: u32,
+    /// CAP.DSTRD: doorbells are 2 ^ (2 + stride) bytes apart; 0 to 8. With 4 each has a cache line of its own.
+    pub doorbell_stride: u8,
+    /// CAP.TO in units of 500 ms.
+    pub ready_timeout: u8,
+    /// How long the controller takes to become ready.
+    pub ready_delay: Duration,
+    /// MDTS: the largest transfer as a power of two of 4 KiB pages; 0: no limit.
+    pub mdts: u8,
+    /// CAP.MPSMAX: the largest memory page as a power of two of 4 KiB; 0 to 4.
+    pub max_page_shift: u8,
+    /// Whether there is a volatile write cache.
+    pub write_cache: bool,
+    /// Whether there is Compare.
+    pub compare: bool,
+    /// Whether there is Dataset Management.
+    pub deallocate: bool,
+    /// Whether there is Write Zeroes.
+    pub write_zeroes: bool,
+    /// Whether there is Verify.
+    pub verify: bool,
+    /// Whether there are shadow doorbells (Doorbell Buffer Config).
+    pub shadow_doorbells: bool,
+    /// Whether the I/O commands take SGLs.
+    pub sgls: bool,
+    /// WZSL: the largest Write Zeroes as a power of two of 4 KiB pages; 0: no limit.
+    pub wzsl: u8,
+    /// DMRL: ranges of a Dataset Management command; 0: not reported.
+    pub dmrl: u8,
+    /// DMRSL: blocks of a range of it; 0: not reported.
+    pub dmrsl: u32,
+    /// DMSL: blocks of all its ranges; 0: not reported.
+    pub dmsl: u64,
+    /// AERL: how many Asynchronous Event Requests it holds, less one.
+    pub aerl: u8,
+    /// The core that the polling thread stays on.
+    pub core: Option<usize>,
+    /// How the polling thread waits.
+    pub idle: Idle,
+}
+
+impl ModelConfig {
+    /// A controller with these namespaces and nothing unusual.
+    pub fn new(namespaces: Vec<NamespaceConfig>) -> ModelConfig {
+        ModelConfig {
+            serial: "CL00000001".to_owned(),
+            model: "Corelane NVMe Model".to_owned(),
+            firmware: "1.0".to_owned(),
+            namespaces,
+            max_queue_entries: 4096,
+            max_queue_pairs: 64,
+            vectors: 65,
+            doorbell_stride: 4,
+            ready_timeout: 10,
+            ready_delay: Duration::ZERO,
+            mdts: 7,
+            max_page_shift: 4,
+            write_cache: true,
+            compare: true,
+            deallocate: true,
+            write_zeroes: true,
+            verify: true,
+            shadow_doorbells: false,
+            sgls: false,
+            wzsl: 0,
+            dmrl: 0,
+            dmrsl: 0,
+            dmsl: 0,
+            aerl: 3,
+            core: None,
+            idle: Idle::BackOff,
+        }
+    }
+
+    /// Checks every value.
+    ///
+    /// # Errors
+    /// [`DeviceError::Config`], which names the setting and what would be right.
+    pub fn validate(&self) -> Result<(), DeviceError> {
+        let pages_of_shadow = (u64::from(self.max_queue_pairs) + 1) * 2 * (4 << self.doorbell_stride.min(10));
+        let checks = [
+            text("the length of the serial number", &self.serial, 20),
+            text("the length of the model number", &self.model, 40),
+            text("the length of the firmware revision", &self.firmware, 8),
+            range("the number of namespaces", self.namespaces.len() as u64, 1, 1024),
+            range("the number of queue entries", self.max_queue_entries.into(), 2, 65536),
+            range("the number of queue pairs", self.max_queue_pairs.into(), 1, 1024),
+            range("the number of vectors", self.vectors.into(), 1, 512),
+            range("the doorbell stride", self.doorbell_stride.into(), 0, 8),
+            range("the maximum page size shift", self.max_page_shift.into(), 0, 4),
+            range("MDTS", self.mdts.into(), 0, 20),
+            range("WZSL", self.wzsl.into(), 0, 20),
+            if self.shadow_doorbells {
+                range("the bytes of the shadow doorbells", pages_of_shadow, 1, 4096)
+            } else {
+                Ok(())
+            },
+        ];
+        checks.into_iter().collect::<Result<(), _>>()?;
+        self.namespaces.iter().try_for_each(NamespaceConfig::validate)
+    }
+}
+
+impl NamespaceConfig {
+    fn validate(&self) -> Result<(), DeviceError> {
+        range("the block size shift of a namespace", self.lba_shift.into(), 9, 16)?;
+        range("the size of a namespace", self.size_bytes, 1 << self.lba_shift, i64::MAX as u64)
+    }
+}
+
+fn range(what: &'static str, value: u64, low: u64, high: u64) -> Result<(), DeviceError> {
+    if (low..=high).contains(&value) {
+        return Ok(());
+    }
+    Err(DeviceError::Config { what, value, expected: format!("from {low} to {high}") })
+}
+
+fn text(what: &'static str, text: &str, max: u64) -> Result<(), DeviceError> {
+    if text.bytes().all(|byte| (b' '..=b'~').contains(&byte)) {
+        return range(what, text.len() as u64, 0, max);
+    }
+    let expected = "of printable ASCII characters only".to_owned();
+    Err(DeviceError::Config { what, value: text.len() as u64, expected })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn good() -> ModelConfig {
+        ModelConfig::new(vec![NamespaceConfig::null(1 << 20)])
+    }
+
+    #[test]
+    fn the_default_is_valid() {
+        good().validate().unwrap();
+    }
+
+    #[test]
+    fn every_wrong_value_is_named() {
+        let cases: [(fn(&mut ModelConfig), &str); 7] = [
+            (|config| config.serial = "x".repeat(21), "serial"),
+            (|config| config.model = "m\u{e4}".to_owned(), "model"),
+            (|config| config.namespaces.clear(), "namespaces"),
+            (|config| config.max_queue_entries = 1, "entries"),
+            (|config| config.vectors = 513, "vectors"),
+            (|config| config.shadow_doorbells = true, "shadow"),
+            (|config| config.namespaces[0].lba_shift = 8, "block size"),
+        ];
+        for (change, word) in cases {
+            let mut config = good();
+            change(&mut config);
+            let error = config.validate().unwrap_err().to_string();
+            assert!(error.contains(word), "{error}");
+        }
+    }
+
+    #[test]
+    fn shadow_doorbells_fit_with_a_small_stride() {
+        let mut config = good();
+        (config.shadow_doorbells, config.doorbell_stride) = (true, 0);
+        config.validate().unwrap();
+    }
+}

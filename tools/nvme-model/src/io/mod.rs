@@ -1,0 +1,245 @@
+//! I/O commands of the NVM command set (NVM command set 1.0, section 3.2).
+//!
+//! Invariants: a range is checked before anything moves; data moves between the host's memory and the namespace without a
+//! copy in between; nothing is allocated for a command once the scratch lists have grown.
+
+mod ranges;
+
+use crate::check::Checker;
+use crate::data::{PointerRules, Segments};
+use crate::memory::View;
+use crate::namespace::Namespace;
+use crate::shared::Shared;
+use crate::violation::Rule;
+use crate::wire::command::{Command, NSID_ALL, nvm};
+use crate::wire::status::Status;
+
+/// What commands need of the controller.
+pub(crate) struct IoContext<'a> {
+    pub(crate) shared: &'a Shared,
+    pub(crate) view: &'a mut View,
+    pub(crate) rules: PointerRules,
+}
+
+/// What was read and written, for the health log.
+#[derive(Clone, Copy, Default, Debug)]
+pub(crate) struct Counters {
+    pub(crate) reads: u64,
+    pub(crate) writes: u64,
+    pub(crate) read_bytes: u64,
+    pub(crate) written_bytes: u64,
+}
+
+/// The state of carrying out commands.
+#[derive(Debug)]
+pub(crate) struct Io {
+    segments: Segments,
+    counters: Vec<Counters>,
+    /// For looking at data: ranges, and both sides of a comparison.
+    scratch: [Vec<u8>; 2],
+}
+
+/// The bits of double word 12 that Read and Write define here: blocks, protection information (without effect on formats
+/// that have none), FUA, limited retry.
+const DWORD12: u32 = 0xFC00_FFFF;
+/// The bits of double word 13: the dataset management hints.
+const DWORD13: u32 = 0xFF;
+
+/// A range of blocks that lies within its namespace.
+#[derive(Clone, Copy)]
+struct Blocks {
+    /// In bytes.
+    at: u64,
+    len_bytes: u64,
+}
+
+impl Io {
+    pub(crate) fn new(namespaces: usize) -> Io {
+        Io {
+            segments: Segments::default(),
+            counters: vec![Counters::default(); namespaces],
+            scratch: [Vec::new(), Vec::new()],
+        }
+    }
+
+    /// The sums over all namespaces.
+    pub(crate) fn totals(&self) -> Counters {
+        self.counters.iter().fold(Counters::default(), |sum, one| Counters {
+            reads: sum.reads + one.reads,
+            writes: sum.writes + one.writes,
+            read_bytes: sum.read_bytes + one.read_bytes,
+            written_bytes: sum.written_bytes + one.written_bytes,
+        })
+    }
+
+    /// Carries out one command.
+    #[inline]
+    pub(crate) fn carry_out(
+        &mut self,
+        command: &Command,
+        context: &mut IoContext<'_>,
+        check: &Checker<'_>,
+    ) -> Status {
+        // Fused operations are not offered; with PSDT and the reserved bits they are the rare case.
+        let (fuse, flags) = (command.fuse(), command.reserved_flags());
+        if fuse | flags != 0 {
+            check.note(Rule::ReservedField, format!("FUSE is {fuse}, the reserved flags {flags:#x}"));
+            if fuse != 0 {
+                return Status::INVALID_FIELD.dnr();
+            }
+        }
+        let config = &context.shared.config;
+        let result = match command.opcode() {
+            nvm::READ => self.read(command, context, check),
+            nvm::WRITE => self.write(command, context, check),
+            nvm::FLUSH => flush(command, context, check),
+            nvm::COMPARE if config.compare => self.compare(command, context, check),
+            nvm::WRITE_ZEROES if config.write_zeroes => write_zeroes(command, context, check),
+            nvm::DATASET_MANAGEMENT if config.deallocate => self.dataset_management(command, context, check),
+            nvm::VERIFY if config.verify => verify(command, context, check),
+            opcode => {
+                let text = format!("the controller has no I/O command {opcode:02x}h");
+                Err(check.refuse(Status::INVALID_OPCODE, Rule::Opcode, text))
+            }
+        };
+        match result {
+            Ok(()) => Status::SUCCESS,
+            Err(status) => status,
+        }
+    }
+
+    #[inline]
+    fn read(
+        &mut self,
+        command: &Command,
+        context: &mut IoContext<'_>,
+        check: &Checker<'_>,
+    ) -> Result<(), Status> {
+        let (namespace, blocks) = self.transfer(command, context, check)?;
+        let segments = self.segments.list();
+        let result = namespace.store.read(blocks.at, segments, context.view);
+        result.map_err(|fault| check.fault("the memory to read into", fault))?;
+        if let Some(counters) = self.counters.get_mut(command.nsid() as usize - 1) {
+            counters.reads += 1;
+            counters.read_bytes += blocks.len_bytes;
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn write(
+        &mut self,
+        command: &Command,
+        context: &mut IoContext<'_>,
+        check: &Checker<'_>,
+    ) -> Result<(), Status> {
+        let (namespace, blocks) = self.transfer(command, context, check)?;
+        let segments = self.segments.list();
+        let result = namespace.store.write(blocks.at, segments, context.view);
+        result.map_err(|fault| check.fault("the memory to write from", fault))?;
+        if let Some(counters) = self.counters.get_mut(command.nsid() as usize - 1) {
+            counters.writes += 1;
+            counters.written_bytes += blocks.len_bytes;
+        }
+        Ok(())
+    }
+
+    /// What a command with data and blocks needs: its namespace, its range, and `self.segments`.
+    #[inline]
+    fn transfer<'a>(
+        &mut self,
+        command: &Command,
+        context: &mut IoContext<'a>,
+        check: &Checker<'_>,
+    ) -> Result<(&'a Namespace, Blocks), Status> {
+        let extra = command.word(1)
+            | command.mptr()
+            | u64::from(command.dword(12) & !DWORD12 | command.dword(13) & !DWORD13);
+        if extra != 0 {
+            reserved_of_transfer(command, check);
+        }
+        let namespace = namespace(command.nsid(), context.shared, check)?;
+        let blocks = range(command, namespace, check)?;
+        let mdts = context.shared.config.mdts;
+        if mdts != 0 && blocks.len_bytes > 4096 << mdts {
+            let text = format!("{} bytes; MDTS allows {}", blocks.len_bytes, 4096_u64 << mdts);
+            return Err(check.refuse(Status::INVALID_FIELD, Rule::Range, text));
+        }
+        let len_bytes = blocks.len_bytes as usize;
+        self.segments.of_command(command, len_bytes, context.rules, context.view, check)?;
+        Ok((namespace, blocks))
+    }
+}
+
+#[cold]
+fn reserved_of_transfer(command: &Command, check: &Checker<'_>) {
+    check.reserved(command, 2, &[0; 4]);
+    check.reserved(command, 12, &[DWORD12, DWORD13]);
+}
+
+#[inline]
+fn namespace<'a>(nsid: u32, shared: &'a Shared, check: &Checker<'_>) -> Result<&'a Namespace, Status> {
+    match shared.namespaces.get((nsid as usize).wrapping_sub(1)) {
+        Some(namespace) if namespace.config.metadata_bytes == 0 => Ok(namespace),
+        // Metadata formats are told of, for hosts to refuse, but not served.
+        Some(_) => Err(Status::INVALID_NAMESPACE.dnr()),
+        None => Err(no_namespace(nsid, check)),
+    }
+}
+
+#[cold]
+fn no_namespace(nsid: u32, check: &Checker<'_>) -> Status {
+    check.refuse(Status::INVALID_NAMESPACE, Rule::Namespace, format!("there is no namespace {nsid:#x}"))
+}
+
+/// The blocks of a command with SLBA and NLB.
+#[inline]
+fn range(command: &Command, namespace: &Namespace, check: &Checker<'_>) -> Result<Blocks, Status> {
+    let count = u64::from(command.dword(12) & 0xFFFF) + 1;
+    within(command.slba(), count, namespace, check)
+}
+
+/// `count` blocks from `first` on, if the namespace has them.
+#[inline]
+fn within(first: u64, count: u64, namespace: &Namespace, check: &Checker<'_>) -> Result<Blocks, Status> {
+    let size = namespace.blocks();
+    if first >= size || count > size - first {
+        let text = format!("blocks {first} to {first}+{count} of {size}");
+        return Err(check.refuse(Status::LBA_OUT_OF_RANGE, Rule::Range, text));
+    }
+    let shift = namespace.config.lba_shift;
+    Ok(Blocks { at: first << shift, len_bytes: count << shift })
+}
+
+/// Flush (base 7.1): everything is as stable as RAM is.
+fn flush(command: &Command, context: &IoContext<'_>, check: &Checker<'_>) -> Result<(), Status> {
+    check.reserved(command, 2, &[0; 14]);
+    if command.nsid() != NSID_ALL {
+        namespace(command.nsid(), context.shared, check)?;
+    }
+    Ok(())
+}
+
+/// Write Zeroes (NVM command set 3.2.8).
+fn write_zeroes(command: &Command, context: &IoContext<'_>, check: &Checker<'_>) -> Result<(), Status> {
+    const DEALLOCATE: u32 = 1 << 25;
+    check.reserved(command, 2, &[0; 8]);
+    check.reserved(command, 12, &[DWORD12 | DEALLOCATE, 0]);
+    let namespace = namespace(command.nsid(), context.shared, check)?;
+    let blocks = range(command, namespace, check)?;
+    let wzsl = context.shared.config.wzsl;
+    if wzsl != 0 && blocks.len_bytes > 4096 << wzsl {
+        let text = format!("{} bytes of zeroes; WZSL allows {}", blocks.len_bytes, 4096_u64 << wzsl);
+        return Err(check.refuse(Status::INVALID_FIELD, Rule::Range, text));
+    }
+    let deallocate = command.dword(12) & DEALLOCATE != 0;
+    namespace.store.zero(blocks.at, blocks.len_bytes, deallocate).map_err(|_| Status::WRITE_FAULT)
+}
+
+/// Verify (NVM command set 3.2.6): the blocks can always be read.
+fn verify(command: &Command, context: &IoContext<'_>, check: &Checker<'_>) -> Result<(), Status> {
+    check.reserved(command, 2, &[0; 8]);
+    check.reserved(command, 12, &[DWORD12, 0]);
+    let namespace = namespace(command.nsid(), context.shared, check)?;
+    range(command, namespace, check).map(|_| ())
+}

@@ -1,0 +1,103 @@
+//! Namespaces: what blocks there are, and where they are kept.
+//!
+//! Invariant: ranges are checked against [`Namespace::blocks`] before the store is asked; the store checks again.
+
+use corelane_dma::{Arena, DmaError};
+
+use crate::config::{NamespaceBacking, NamespaceConfig};
+use crate::data::Segment;
+use crate::device::DeviceError;
+use crate::memory::{Fault, View};
+
+/// A namespace.
+#[derive(Debug)]
+pub(crate) struct Namespace {
+    pub(crate) config: NamespaceConfig,
+    pub(crate) store: Store,
+}
+
+/// Where blocks are kept.
+#[derive(Debug)]
+pub(crate) enum Store {
+    Null,
+    Zero,
+    Ram(Arena),
+}
+
+impl Namespace {
+    pub(crate) fn new(config: &NamespaceConfig) -> Result<Namespace, DeviceError> {
+        let store = match config.backing {
+            NamespaceBacking::Null => Store::Null,
+            NamespaceBacking::Zero => Store::Zero,
+            NamespaceBacking::Ram(backing) => {
+                let memory = |source| DeviceError::Memory { what: "a namespace", source };
+                let len_bytes = (config.blocks() << config.lba_shift) as usize;
+                Store::Ram(Arena::new(len_bytes, backing).map_err(memory)?)
+            }
+        };
+        Ok(Namespace { config: config.clone(), store })
+    }
+
+    /// How many blocks it has.
+    #[inline]
+    pub(crate) fn blocks(&self) -> u64 {
+        self.config.blocks()
+    }
+}
+
+impl Store {
+    /// Copies the bytes at `at` to the host's segments.
+    #[inline]
+    pub(crate) fn read(&self, at: u64, segments: &[Segment], view: &mut View) -> Result<(), Fault> {
+        let mut at = at;
+        for segment in segments {
+            let Segment { iova, len_bytes } = *segment;
+            match self {
+                Store::Null => view.check(iova, len_bytes, true)?,
+                Store::Zero => {
+                    view.pieces(iova, len_bytes, |memory, offset, _, len| memory.fill(offset, len, 0))?
+                }
+                Store::Ram(arena) => view.pieces(iova, len_bytes, |memory, offset, done, len| {
+                    memory.copy_from_arena(offset, arena, at + done as u64, len)
+                })?,
+            }
+            at += len_bytes as u64;
+        }
+        Ok(())
+    }
+
+    /// Copies the host's segments to the bytes at `at`.
+    #[inline]
+    pub(crate) fn write(&self, at: u64, segments: &[Segment], view: &mut View) -> Result<(), Fault> {
+        let mut at = at;
+        for segment in segments {
+            let Segment { iova, len_bytes } = *segment;
+            match self {
+                Store::Null | Store::Zero => view.check(iova, len_bytes, false)?,
+                Store::Ram(arena) => view.pieces(iova, len_bytes, |memory, offset, done, len| {
+                    memory.copy_to_arena(offset, arena, at + done as u64, len)
+                })?,
+            }
+            at += len_bytes as u64;
+        }
+        Ok(())
+    }
+
+    /// Copies the bytes at `at` into `to`, for looking at them.
+    pub(crate) fn copy_to(&self, at: u64, to: &mut [u8]) -> Result<(), DmaError> {
+        match self {
+            Store::Null | Store::Zero => to.fill(0),
+            Store::Ram(arena) => arena.copy_to(at, to)?,
+        }
+        Ok(())
+    }
+
+    /// Makes bytes zero, and gives their memory back if `deallocate`.
+    pub(crate) fn zero(&self, at: u64, len_bytes: u64, deallocate: bool) -> Result<(), DmaError> {
+        match self {
+            Store::Null | Store::Zero => Ok(()),
+            Store::Ram(arena) if deallocate => arena.discard(at, len_bytes),
+            Store::Ram(arena) => arena.zero(at, len_bytes),
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! What the polling thread and everybody else have in common.
+//!
+//! Invariants:
+//! - Whoever changes something that the polling thread works with, changes it first, then adds one to `generation`, then
+//!   wakes the thread. The thread takes everything over when it sees a new generation, then says so in `seen`.
+//! - The polling thread holds a lock only while it takes over, never while it serves commands.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread::Thread;
+
+use crate::config::ModelConfig;
+use crate::device::DeviceError;
+use crate::doorbells::Doorbells;
+use crate::interrupt::Interrupts;
+use crate::memory::IovaTable;
+use crate::namespace::Namespace;
+use crate::pci::{BAR4_BYTES, ConfigSpace};
+use crate::registers::Registers;
+use crate::violation::Violations;
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) config: ModelConfig,
+    pub(crate) namespaces: Vec<Namespace>,
+    pub(crate) doorbells: Doorbells,
+    pub(crate) memory: IovaTable,
+    /// Counts changes of `memory`, since a new view costs more than the rest.
+    pub(crate) memory_changes: AtomicU64,
+    pub(crate) interrupts: Interrupts,
+    pub(crate) violations: Violations,
+    control: Mutex<Control>,
+    generation: AtomicU64,
+    seen: AtomicU64,
+    /// Set to end the polling thread, and by the thread when it ends.
+    stop: AtomicBool,
+    ended: AtomicBool,
+    thread: OnceLock<Thread>,
+}
+
+/// What hosts write other than doorbells.
+#[derive(Debug)]
+pub(crate) struct Control {
+    pub(crate) registers: Registers,
+    pub(crate) pci: ConfigSpace,
+    pub(crate) bar4: Vec<u8>,
+    /// A reset of the function that the polling thread has not carried out yet.
+    pub(crate) function_reset: bool,
+}
+
+impl Shared {
+    pub(crate) fn new(config: ModelConfig) -> Result<Arc<Shared>, DeviceError> {
+        config.validate()?;
+        let namespaces = config.namespaces.iter().map(Namespace::new).collect::<Result<_, _>>()?;
+        let doorbells = Doorbells::new(config.max_queue_pairs, config.doorbell_stride)?;
+        let control = Control {
+            registers: Registers::new(&config),
+            pci: ConfigSpace::new(doorbells.bar_bytes(), config.vectors),
+            bar4: vec![0; BAR4_BYTES],
+            function_reset: false,
+        };
+        let shared = Shared {
+            namespaces,
+            doorbells,
+            memory: IovaTable::default(),
+            memory_changes: AtomicU64::new(0),
+            interrupts: Interrupts::new(config.vectors),
+            violations: Violations::default(),
+            control: Mutex::new(control),
+            generation: AtomicU64::new(0),
+            seen: AtomicU64::new(0),
+            stop: AtomicBool::new(false),
+            ended: AtomicBool::new(false),
+            thread: OnceLock::new(),
+            config,
+        };
+        Ok(Arc::new(shared))
+    }
+
+    /// The registers and the configuration space. A panic while they are locked leaves them usable.
+    pub(crate) fn control(&self) -> MutexGuard<'_, Control> {
+        self.control.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells whose thread serves the queues.
+    pub(crate) fn set_thread(&self, thread: Thread) {
+        // It is set once, when the thread is made.
+        let _ = self.thread.set(thread);
+    }
+
+    /// Wakes the polling thread if it sleeps.
+    pub(crate) fn wake(&self) {
+        if let Some(thread) = self.thread.get() {
+            thread.unpark();
+        }
+    }
+
+    /// Says that something changed. Returns the generation to wait for.
+    pub(crate) fn changed(&self) -> u64 {
+        let generation = self.generation.fetch_add(1, Ordering::AcqRel) + 1;
+        self.wake();
+        generation
+    }
+
+    /// Says that something changed, and waits until the polling thread works with it.
+    pub(crate) fn changed_and_seen(&self) {
+        let generation = self.changed();
+        while self.seen.load(Ordering::Acquire) < generation && !self.ended.load(Ordering::Acquire) {
+            std::thread::yield_now();
+        }
+    }
+
+    /// The present generation.
+    #[inline]
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+
+    /// Says that the polling thread works with everything up to `generation`.
+    pub(crate) fn set_seen(&self, generation: u64) {
+        self.seen.store(generation, Ordering::Release);
+    }
+
+    /// Asks the polling thread to end.
+    pub(crate) fn stop(&self) {
+        self.stop.store(true, Ordering::Release);
+        self.changed();
+    }
+
+    /// Whether the polling thread shall end.
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stop.load(Ordering::Acquire)
+    }
+
+    /// Says that the polling thread has ended.
+    pub(crate) fn set_ended(&self) {
+        self.ended.store(true, Ordering::Release);
+    }
+}

@@ -1,0 +1,28 @@
+//! Feature identifiers (NVMe base 2.0, section 5.27.1; NVM command set 1.0, section 4.1.3).
+
+#![allow(missing_docs)] // The names are the specification's own.
+
+pub const ARBITRATION: u8 = 0x01;
+pub const POWER_MANAGEMENT: u8 = 0x02;
+pub const TEMPERATURE_THRESHOLD: u8 = 0x04;
+pub const ERROR_RECOVERY: u8 = 0x05;
+pub const VOLATILE_WRITE_CACHE: u8 = 0x06;
+pub const NUMBER_OF_QUEUES: u8 = 0x07;
+pub const INTERRUPT_COALESCING: u8 = 0x08;
+pub const INTERRUPT_VECTOR: u8 = 0x09;
+pub const WRITE_ATOMICITY: u8 = 0x0A;
+pub const ASYNC_EVENT: u8 = 0x0B;
+
+/// Those that the controller has.
+pub const SUPPORTED: [u8; 10] = [
+    ARBITRATION,
+    POWER_MANAGEMENT,
+    TEMPERATURE_THRESHOLD,
+    ERROR_RECOVERY,
+    VOLATILE_WRITE_CACHE,
+    NUMBER_OF_QUEUES,
+    INTERRUPT_COALESCING,
+    INTERRUPT_VECTOR,
+    WRITE_ATOMICITY,
+    ASYNC_EVENT,
+];

@@ -1,0 +1,383 @@
+//! The polling thread: takes over what hosts changed, and serves the queues.
+//!
+//! Invariants:
+//! - Queues, features, events and logs belong to this thread alone; there is no lock in the serving loop.
+//! - CSTS changes here only. When it says that the controller is not ready, no queue exists any more.
+//! - A batch is what lay between head and tail when the doorbell was read; a completion is written for each command of
+//!   it, or the command is held.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use crate::admin::events::{Event, Events};
+use crate::admin::features::Features;
+use crate::admin::log::ErrorLog;
+use crate::backoff::BackOff;
+use crate::check::Checker;
+use crate::data::{PointerRules, Segments};
+use crate::doorbells::{Doorbell, head_cell, tail_cell};
+use crate::interrupt::{Vectors, signal};
+use crate::io::{Io, IoContext};
+use crate::memory::View;
+use crate::queue::{CompletionQueue, SubmissionQueue};
+use crate::queues::Queues;
+use crate::shared::Shared;
+use crate::violation::{Rule, Violation};
+use crate::wire::command::Completion;
+use crate::wire::register::{CSTS_CFS, CSTS_RDY, CSTS_SHST, CSTS_SHST_COMPLETE};
+use crate::wire::status::Status;
+
+/// What the controller is doing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum State {
+    /// CC.EN is 0.
+    Disabled,
+    /// CC.EN is 1; CSTS.RDY will be 1 from then on.
+    Starting(Instant),
+    /// Commands are served.
+    Ready,
+    /// CSTS.CFS is set; nothing is served until the host disables the controller.
+    Failed,
+}
+
+/// See the module.
+pub(crate) struct Worker {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) view: View,
+    pub(crate) vectors: Vectors,
+    pub(crate) state: State,
+    pub(crate) page_bytes: usize,
+    pub(crate) queues: Queues,
+    pub(crate) features: Features,
+    pub(crate) events: Events,
+    pub(crate) errors: ErrorLog,
+    pub(crate) io: Io,
+    /// For admin commands.
+    pub(crate) segments: Segments,
+    seen: u64,
+    memory_seen: u64,
+}
+
+/// Tells everybody when the thread ends, however it ends.
+struct Ending(Arc<Shared>);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.0.set_ended();
+    }
+}
+
+impl Worker {
+    pub(crate) fn new(shared: Arc<Shared>) -> Worker {
+        Worker {
+            view: shared.memory.view(),
+            vectors: shared.interrupts.snapshot(),
+            state: State::Disabled,
+            page_bytes: 4096,
+            queues: Queues::new(shared.config.max_queue_pairs),
+            features: Features::new(&shared.config),
+            events: Events::default(),
+            errors: ErrorLog::default(),
+            io: Io::new(shared.namespaces.len()),
+            segments: Segments::default(),
+            // Generation 0 is what was before the thread; it takes over once in any case.
+            seen: u64::MAX,
+            memory_seen: 0,
+            shared,
+        }
+    }
+
+    /// Serves until the model ends.
+    pub(crate) fn run(mut self) {
+        let _ending = Ending(Arc::clone(&self.shared));
+        let mut back_off = BackOff::new(self.shared.config.idle);
+        loop {
+            if self.shared.generation() != self.seen {
+                if self.shared.is_stopping() {
+                    return;
+                }
+                self.take_over();
+                back_off.reset();
+            }
+            if self.turn() {
+                back_off.reset();
+            } else if back_off.wait() {
+                self.going_to_sleep();
+            }
+        }
+    }
+
+    /// One look at everything. Returns whether there was something to do.
+    #[inline]
+    fn turn(&mut self) -> bool {
+        match self.state {
+            State::Ready => {
+                let admin = self.serve_admin();
+                let io = self.serve_io();
+                admin || io
+            }
+            State::Starting(at) => {
+                let now = Instant::now() >= at;
+                if now {
+                    self.become_ready();
+                }
+                now
+            }
+            State::Disabled | State::Failed => false,
+        }
+    }
+
+    /// Works with what was changed from now on.
+    fn take_over(&mut self) {
+        let generation = self.shared.generation();
+        self.vectors = self.shared.interrupts.snapshot();
+        let changes = self.shared.memory_changes.load(Ordering::Acquire);
+        if self.memory_seen != changes {
+            self.memory_seen = changes;
+            self.view = self.shared.memory.view();
+            self.check_queue_memory();
+        }
+        self.follow_registers();
+        self.scan_doorbells();
+        self.seen = generation;
+        self.shared.set_seen(generation);
+    }
+
+    /// Starts, stops or shuts down as the host asked.
+    fn follow_registers(&mut self) {
+        let shared = Arc::clone(&self.shared);
+        let mut control = shared.control();
+        if std::mem::take(&mut control.function_reset) {
+            self.drop_queues();
+            control.registers.function_reset();
+            control.pci.reset();
+        }
+        let registers = &mut control.registers;
+        match (registers.cc.enabled(), self.state) {
+            (true, State::Disabled) => match self.create_admin_queues(registers) {
+                Ok(()) => self.state = State::Starting(Instant::now() + self.shared.config.ready_delay),
+                Err(violation) => {
+                    self.shared.violations.add(violation);
+                    registers.csts |= CSTS_CFS;
+                    self.state = State::Failed;
+                }
+            },
+            (false, State::Ready | State::Starting(_) | State::Failed) => {
+                self.drop_queues();
+                registers.controller_reset();
+            }
+            _ => {}
+        }
+        if registers.cc.shn() != 0 {
+            registers.csts = registers.csts & !CSTS_SHST | CSTS_SHST_COMPLETE;
+        }
+    }
+
+    fn become_ready(&mut self) {
+        self.state = State::Ready;
+        self.shared.control().registers.csts |= CSTS_RDY;
+    }
+
+    /// Stops everything for good, until the host disables the controller.
+    pub(crate) fn fail(&mut self) {
+        self.state = State::Failed;
+        self.shared.control().registers.csts |= CSTS_CFS;
+    }
+
+    /// Forgets all queues and what a controller reset loses.
+    fn drop_queues(&mut self) {
+        self.state = State::Disabled;
+        self.queues = Queues::new(self.shared.config.max_queue_pairs);
+        self.features = Features::new(&self.shared.config);
+        self.events = Events::default();
+        let cells = self.shared.doorbells.cells();
+        (0..cells.len()).for_each(|cell| cells.store(cell, 0));
+    }
+
+    /// Finds the queues' memory again after mappings changed. A queue without memory is the end.
+    fn check_queue_memory(&mut self) {
+        let lost = self.queues.map_again(&mut self.view);
+        for (queue, place) in &lost {
+            let detail = format!("the memory of a queue in use at {:#x} was unmapped", place.iova);
+            self.shared.violations.add(Violation {
+                rule: Rule::DmaFault,
+                queue: Some(*queue),
+                cid: None,
+                detail,
+            });
+        }
+        if !lost.is_empty() {
+            self.fail();
+        }
+    }
+
+    /// Looks at the doorbells that serving does not look at: of queues that do not exist, and of completion queues with
+    /// room.
+    fn scan_doorbells(&mut self) {
+        let shared = Arc::clone(&self.shared);
+        let (cells, violations) = (shared.doorbells.cells(), &shared.violations);
+        for cell in 0..cells.len() {
+            let queue = (cell / 2) as u16;
+            let is_tail = cell == tail_cell(queue);
+            if is_tail && let Some(sq) = self.queues.sq(queue) {
+                if sq.is_bad() {
+                    self.events.raise(Event::INVALID_DOORBELL_VALUE);
+                }
+            } else if !is_tail && let Some(cq) = self.queues.cq(queue) {
+                if !cq.look(violations) {
+                    self.events.raise(Event::INVALID_DOORBELL_VALUE);
+                }
+            } else if cells.load(cell) != 0 {
+                let kind = if is_tail { "tail" } else { "head" };
+                let detail = format!(
+                    "the {kind} doorbell of a queue that does not exist was set to {}",
+                    cells.load(cell)
+                );
+                violations.add(Violation {
+                    rule: Rule::DoorbellRegister,
+                    queue: Some(queue),
+                    cid: None,
+                    detail,
+                });
+                cells.store(cell, 0);
+                self.events.raise(Event::INVALID_DOORBELL_REGISTER);
+            }
+        }
+    }
+
+    /// What is due before the thread stops looking all the time.
+    fn going_to_sleep(&mut self) {
+        if self.state == State::Ready {
+            self.scan_doorbells();
+            self.queues.ask_for_doorbells();
+        }
+    }
+
+    fn serve_admin(&mut self) -> bool {
+        let shared = Arc::clone(&self.shared);
+        let violations = &shared.violations;
+        let Some(sq) = self.queues.sq(0) else { return false };
+        let tail = sq.tail(violations);
+        let mut posted = self.deliver_events();
+        while self.state == State::Ready
+            && let Some((sq, cq)) = self.queues.pair(0)
+            && sq.head != tail
+            && cq.has_room(violations)
+            && let Some(command) = sq.fetch()
+        {
+            let cid = command.cid();
+            let fresh = sq.cids.begin(cid);
+            let check = Checker::new(violations, 0, cid);
+            let outcome = if fresh { self.admin(&command, &check) } else { Some((cid_conflict(&check), 0)) };
+            let Some((sq, cq)) = self.queues.pair(0) else { break };
+            match outcome {
+                Some((status, result)) => {
+                    let sq_head = sq.head as u16;
+                    cq.post(&Completion { result, sq_head, sq_id: 0, cid, status });
+                    posted = true;
+                    if !status.is_success() {
+                        self.errors.add(&command, 0, status);
+                    }
+                }
+                None => sq.cids.hold_last(),
+            }
+        }
+        if let Some((sq, cq)) = self.queues.pair(0) {
+            sq.cids.end_batch();
+            if let Some(vector) = cq.vector.filter(|_| posted) {
+                signal(&self.vectors, vector);
+            }
+        }
+        posted
+    }
+
+    /// Answers held event requests. Returns whether it did.
+    fn deliver_events(&mut self) -> bool {
+        let mut posted = false;
+        while self.events.is_due()
+            && let Some((sq, cq)) = self.queues.pair(0)
+            && cq.has_room(&self.shared.violations)
+            && let Some((cid, result)) = self.events.take()
+        {
+            sq.cids.release(cid);
+            let (sq_head, status) = (sq.head as u16, Status::SUCCESS);
+            cq.post(&Completion { result, sq_head, sq_id: 0, cid, status });
+            posted = true;
+        }
+        posted
+    }
+
+    #[inline]
+    fn serve_io(&mut self) -> bool {
+        let Worker { shared, queues, view, io, vectors, errors, page_bytes, .. } = self;
+        let mut context = IoContext {
+            shared,
+            view,
+            rules: PointerRules { page_bytes: *page_bytes, sgls: shared.config.sgls },
+        };
+        let mut worked = false;
+        for index in 0..queues.active_len() {
+            let Some((sq, cq)) = queues.active(index) else { continue };
+            let tail = sq.tail(&shared.violations);
+            if tail == sq.head {
+                continue;
+            }
+            if serve_queue(sq, cq, tail, io, &mut context, errors) {
+                worked = true;
+                if let Some(vector) = cq.vector {
+                    signal(vectors, vector);
+                }
+            }
+        }
+        worked
+    }
+
+    /// Where the doorbells of a new I/O queue are read.
+    pub(crate) fn doorbell_of(&self, queue: u16, is_tail: bool) -> Doorbell {
+        let cell = if is_tail { tail_cell(queue) } else { head_cell(queue) };
+        let register = Doorbell::new(self.shared.doorbells.cells(), cell);
+        register.store(0);
+        match self.queues.shadow() {
+            Some(shadow) if queue != 0 => Doorbell::new(shadow, cell),
+            _ => register,
+        }
+    }
+}
+
+/// Serves the entries up to `tail`, or as many as there is room for completions. Returns whether there were any.
+#[inline]
+fn serve_queue(
+    sq: &mut SubmissionQueue,
+    cq: &mut CompletionQueue,
+    tail: u32,
+    io: &mut Io,
+    context: &mut IoContext<'_>,
+    errors: &mut ErrorLog,
+) -> bool {
+    let shared = context.shared;
+    let mut posted = false;
+    while sq.head != tail && cq.has_room(&shared.violations) {
+        let Some(command) = sq.fetch() else { break };
+        let cid = command.cid();
+        let check = Checker::new(&shared.violations, sq.id, cid);
+        let status =
+            if sq.cids.begin(cid) { io.carry_out(&command, context, &check) } else { cid_conflict(&check) };
+        if !status.is_success() {
+            errors.add(&command, sq.id, status);
+        }
+        cq.post(&Completion { result: 0, sq_head: sq.head as u16, sq_id: sq.id, cid, status });
+        posted = true;
+    }
+    sq.cids.end_batch();
+    posted
+}
+
+#[cold]
+fn cid_conflict(check: &Checker<'_>) -> Status {
+    check.refuse(
+        Status::CID_CONFLICT,
+        Rule::CidReuse,
+        "its identifier belongs to a command in flight".to_owned(),
+    )
+}
