@@ -18,16 +18,6 @@ impl<'a> Checker<'a> {
         Checker { violations, queue, cid }
     }
 
-    /// The submission queue that the command came by.
-    pub(crate) fn queue(&self) -> u16 {
-        self.queue
-    }
-
-    /// The command's identifier.
-    pub(crate) fn cid(&self) -> u16 {
-        self.cid
-    }
-
     /// Records what the command breaks; it goes on.
     #[cold]
     pub(crate) fn note(&self, rule: Rule, detail: String) {

@@ -235,7 +235,8 @@ mod tests {
 
     #[test]
     fn every_wrong_value_is_named() {
-        let cases: [(fn(&mut ModelConfig), &str); 7] = [
+        type Change = fn(&mut ModelConfig);
+        let cases: [(Change, &str); 7] = [
             (|config| config.serial = "x".repeat(21), "serial"),
             (|config| config.model = "m\u{e4}".to_owned(), "model"),
             (|config| config.namespaces.clear(), "namespaces"),

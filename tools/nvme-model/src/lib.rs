@@ -8,6 +8,7 @@
 //!   by I/O virtual address, interrupts as eventfds.
 //! - [`Model`] is the controller behind it, with the thread that serves it; [`ModelConfig`] says what it is like, and
 //!   [`Violation`] what an initiator did wrong.
+//! - [`ModelBus`] joins it to the driver within one process.
 //!
 //! One thread serves a controller: it polls the doorbells, which are memory shared with the host, fetches commands from the
 //! host's memory and moves data between that and the namespaces in place. Everything else (registers, mappings, interrupt
@@ -15,6 +16,7 @@
 
 mod admin;
 mod backoff;
+mod bus;
 mod check;
 mod config;
 mod data;
@@ -34,6 +36,7 @@ mod violation;
 pub mod wire;
 mod worker;
 
+pub use bus::ModelBus;
 pub use config::{Idle, ModelConfig, NamespaceBacking, NamespaceConfig};
 pub use device::{Device, DeviceError, DoorbellMemory, Region};
 pub use model::Model;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 
-use corelane_dma::{CellArray, DeviceMemory};
+use corelane_dma::{CellArray, DeviceMemory, DmaBuffer};
 
 use crate::config::ModelConfig;
 use crate::device::{Device, DeviceError, DoorbellMemory, Region};
@@ -77,6 +77,11 @@ impl Model {
     /// What the controller is like.
     pub fn config(&self) -> &ModelConfig {
         &self.shared.config
+    }
+
+    /// The doorbells' memory, for whoever rings them within the process.
+    pub(crate) fn doorbell_buffer(&self) -> &Arc<DmaBuffer> {
+        self.shared.doorbells.buffer()
     }
 
     /// Lets the thread look at everything once, also at doorbells that it would not look at by itself.
