@@ -139,8 +139,12 @@ impl VfioFunction {
         let fd = self.fd()?;
         let set =
             |eventfds| ioctl::set_irqs(fd, index, eventfds).map_err(|error| self.io("set interrupts", error));
-        // Off first: kernels before 6.5 cannot have more vectors than they were first enabled with.
-        set(&[])?;
+        // Off first: kernels before 6.5 cannot have more vectors than they were first enabled with. One that is off already
+        // is refused as invalid.
+        match set(&[]) {
+            Err(VfioError::Io { source, .. }) if Errno::from_io_error(&source) == Some(Errno::INVAL) => {}
+            other => other?,
+        }
         if asked == 0 { Ok(()) } else { set(eventfds) }
     }
 
