@@ -1,9 +1,10 @@
 //! Containers: which functions share an address space, and the mapper behind it.
 //!
 //! Invariants:
-//! - A container is made with its first function, and the kernel forgets all of its mappings with its last (type 1 unmaps
-//!   and unpins what is left when the last group goes). From then on it is *dead*: unmapping succeeds, mapping fails, and no
-//!   further function joins.
+//! - A container is made with its first function, and *dead* when its last has left: mapping fails, and no further function
+//!   joins. The kernel forgets all of its mappings with the last group (type 1), unless registers of a function are still
+//!   mapped, which keep the device and its group where they are; so unmapping is tried, and counts as done where the kernel
+//!   knows of none.
 //! - Locks are taken in this order: the list of containers, an address space's, a container's own.
 
 use std::io;
@@ -189,13 +190,15 @@ impl DmaMapper for ContainerMapper {
 
     fn unmap(&self, iova: Iova, len_bytes: u64) -> Result<(), DmaError> {
         let mut state = self.0.state();
-        if state.dead {
-            return Ok(());
-        }
-        let result = self.0.inner.vfio_dma_unmap(iova.0, len_bytes as usize);
-        let source = match result {
+        let source = match self.0.inner.vfio_dma_unmap(iova.0, len_bytes as usize) {
             Ok(()) => {
                 state.mappings = state.mappings.saturating_sub(1);
+                return Ok(());
+            }
+            // Without a group a container has no IOMMU, and every call for one is invalid.
+            Err(CrateError::IommuDmaUnmap(errno))
+                if state.dead && errno.errno() == Errno::INVAL.raw_os_error() =>
+            {
                 return Ok(());
             }
             Err(CrateError::IommuDmaUnmap(errno)) => io::Error::from_raw_os_error(errno.errno()),

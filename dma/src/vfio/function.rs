@@ -20,10 +20,8 @@ use crate::space::AddressSpace;
 /// How many regions a PCI device has in VFIO: six of base addresses, the ROM and the configuration space.
 const REGIONS: u32 = super::region::CONFIG + 1;
 
-/// An open PCI function. Dropping it gives it back to the kernel, which resets it.
-///
-/// Its registers stay mapped for whoever holds a [`MmioRegion`] of them, but a device that is given back raises SIGBUS
-/// there: nobody uses them after the drop.
+/// An open PCI function. Dropping it gives it back to the kernel, which resets it and takes away its access to memory; but
+/// while registers of it are mapped ([`MmioRegion`]) the kernel keeps it open, so they are to be dropped first.
 pub struct VfioFunction {
     address: PciAddress,
     name: String,
