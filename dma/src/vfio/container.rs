@@ -8,7 +8,7 @@
 //! - Locks are taken in this order: the list of containers, an address space's, a container's own.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use rustix::io::Errno;
@@ -38,7 +38,8 @@ pub(super) struct Container {
 
 #[derive(Default)]
 struct State {
-    functions: usize,
+    /// Who keeps the container alive.
+    functions: Vec<PciAddress>,
     /// How many mappings there are.
     mappings: u32,
     dead: bool,
@@ -46,11 +47,12 @@ struct State {
 
 /// A function that has joined a container.
 pub(super) struct Member {
+    address: PciAddress,
     /// `None` only while it is dropped.
     device: Option<VfioDevice>,
     container: Arc<Container>,
     space: Arc<AddressSpace>,
-    sysfs_link: std::path::PathBuf,
+    sysfs_link: PathBuf,
 }
 
 /// Opens a function, in a container that is there if the kernel allows it, in a new one otherwise.
@@ -61,11 +63,14 @@ pub(super) fn open(roots: &Roots, address: PciAddress) -> Result<Member, VfioErr
     let explain = |error| explain(roots, address, group, error);
     let mut homes = HOMES.lock().unwrap_or_else(PoisonError::into_inner);
     homes.retain(|(container, _)| container.upgrade().is_some_and(|container| !container.state().dead));
+    if homes.iter().filter_map(|(container, _)| container.upgrade()).any(|container| container.has(address)) {
+        return Err(VfioError::AlreadyOpen { address });
+    }
     for (container, space) in homes.iter() {
         let (Some(container), Some(space)) = (container.upgrade(), space.upgrade()) else { continue };
-        match container.attach(&folder) {
+        match container.attach(address, &folder) {
             Ok(Some(device)) => {
-                let member = Member::new(device, container, space, &folder);
+                let member = Member::new(address, device, container, space, &folder);
                 // The group may have narrowed what can be used.
                 member.space.refresh_constraints();
                 return Ok(member);
@@ -77,18 +82,18 @@ pub(super) fn open(roots: &Roots, address: PciAddress) -> Result<Member, VfioErr
     }
     let inner = Arc::new(VfioContainer::new(None).map_err(explain)?);
     let container = Arc::new(Container { inner, roots: roots.clone(), state: Mutex::default() });
-    let Some(device) = container.attach(&folder).map_err(explain)? else {
+    let Some(device) = container.attach(address, &folder).map_err(explain)? else {
         return Err(explain(CrateError::GroupSetContainer));
     };
     let space = match AddressSpace::new(Box::new(ContainerMapper(Arc::clone(&container)))) {
         Ok(space) => space,
         Err(error) => {
-            container.leave(device, &folder);
+            container.leave(address, device, &folder);
             return Err(error.into());
         }
     };
     homes.push((Arc::downgrade(&container), Arc::downgrade(&space)));
-    Ok(Member::new(device, container, space, &folder))
+    Ok(Member::new(address, device, container, space, &folder))
 }
 
 impl Container {
@@ -96,19 +101,23 @@ impl Container {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn has(&self, address: PciAddress) -> bool {
+        self.state().functions.contains(&address)
+    }
+
     /// Opens the device, with its group in this container; `None` if the container is dead.
-    fn attach(&self, folder: &Path) -> Result<Option<VfioDevice>, CrateError> {
+    fn attach(&self, address: PciAddress, folder: &Path) -> Result<Option<VfioDevice>, CrateError> {
         let mut state = self.state();
         if state.dead {
             return Ok(None);
         }
         let operations: Arc<dyn VfioOps> = self.inner.clone();
         let device = VfioDevice::new(folder, operations, false)?;
-        state.functions += 1;
+        state.functions.push(address);
         Ok(Some(device))
     }
 
-    fn leave(&self, device: VfioDevice, sysfs_link: &Path) {
+    fn leave(&self, address: PciAddress, device: VfioDevice, sysfs_link: &Path) {
         let mut state = self.state();
         if sysfs_link.join("iommu_group").exists() {
             drop(device);
@@ -119,14 +128,20 @@ impl Container {
             std::mem::forget(device);
             return;
         }
-        state.functions -= 1;
-        state.dead |= state.functions == 0;
+        state.functions.retain(|known| *known != address);
+        state.dead |= state.functions.is_empty();
     }
 }
 
 impl Member {
-    fn new(device: VfioDevice, container: Arc<Container>, space: Arc<AddressSpace>, folder: &Path) -> Member {
-        Member { device: Some(device), container, space, sysfs_link: folder.to_owned() }
+    fn new(
+        address: PciAddress,
+        device: VfioDevice,
+        container: Arc<Container>,
+        space: Arc<AddressSpace>,
+        folder: &Path,
+    ) -> Member {
+        Member { address, device: Some(device), container, space, sysfs_link: folder.to_owned() }
     }
 
     pub(super) fn device(&self) -> Option<&VfioDevice> {
@@ -141,7 +156,7 @@ impl Member {
 impl Drop for Member {
     fn drop(&mut self) {
         if let Some(device) = self.device.take() {
-            self.container.leave(device, &self.sysfs_link);
+            self.container.leave(self.address, device, &self.sysfs_link);
         }
     }
 }

@@ -77,9 +77,16 @@ pub enum VfioError {
         /// Its permission bits.
         mode: u32,
     },
+    /// The process has the device already.
+    #[error("PCI device {address} is open already, in this process; share that, or close it first")]
+    AlreadyOpen {
+        /// Which device.
+        address: PciAddress,
+    },
     /// Another process has the group.
     #[error(
-        "{path}, which stands for PCI device {address}, is in use by another process; `fuser -v {path}` names it"
+        "{path}, which stands for PCI device {address}, is in use, by another process (`fuser -v {path}` names it) or by what \
+         this one has kept of a device that it closed"
     )]
     Busy {
         /// Which device.
