@@ -1,9 +1,21 @@
 //! The `nvme` driver: NVMe controllers driven from user space, one queue pair per lane.
 //!
-//! [`bus`] is the seam to PCI; everything else is the same for every bus. [`spec`] has the specification's words.
+//! [`bus`] is the seam to PCI; everything else is the same for every bus. [`spec`] has the specification's words. From the
+//! bottom up: `queue` (rings, doorbells, PRP entries), `controller` (start, admin commands, queue numbers), `namespace`
+//! (limits), `leaf` (the queue of a namespace in a lane), `driver` (what the block layer opens).
 
 pub mod bus;
+mod controller;
+mod driver;
 mod error;
+mod interrupt;
+mod leaf;
+mod namespace;
+mod options;
+mod queue;
 pub mod spec;
 
+pub use controller::NvmeController;
+pub use driver::NvmeDriver;
 pub use error::NvmeError;
+pub use options::{ControllerOptions, NvmeOptions, Polling, default_namespace};

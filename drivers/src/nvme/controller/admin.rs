@@ -1,0 +1,265 @@
+//! The admin queue: commands of the control plane, each with a deadline.
+//!
+//! Any thread may execute a command. Whoever waits looks at the completion queue itself, under the queue's lock, and puts
+//! what it finds for others into their slots; nobody sleeps with the lock held.
+//!
+//! Invariants:
+//! - A slot's command id is the slot's number and a generation, which changes with each use: a completion for anything else
+//!   is the controller's fault and ends it.
+//! - A slot whose command was not answered in time is not used again, nor is its memory, as long as the controller runs.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::control::Control;
+use super::registers::{AdminQueues, PAGE_BYTES};
+use crate::nvme::bus::Bus;
+use crate::nvme::error::NvmeError;
+use crate::nvme::queue::bell::Bell;
+use crate::nvme::queue::memory::HostMemory;
+use crate::nvme::queue::ring::{CompletionRing, Found, SubmissionRing};
+use crate::nvme::spec::Qid;
+use crate::nvme::spec::command::{Command, DataPointer};
+use crate::nvme::spec::register::{cq_doorbell, sq_doorbell};
+use crate::nvme::spec::status::Status;
+
+/// Entries of both rings: a power of two.
+const ENTRIES: u32 = 32;
+/// Commands at once: a full ring would look empty.
+const SLOTS: usize = ENTRIES as usize - 1;
+/// Bits of a command id that name the slot.
+const SLOT_BITS: u32 = ENTRIES.trailing_zeros();
+/// The submission ring's page, the completion ring's, and one page of data for each slot.
+const MEMORY_BYTES: usize = (2 + SLOTS) * PAGE_BYTES;
+/// How long a waiting thread looks again and again before it begins to sleep in between.
+const SPIN: Duration = Duration::from_micros(30);
+
+/// What a command carries, at most a page.
+#[derive(Clone, Copy, Debug)]
+pub enum Data {
+    /// Nothing.
+    None,
+    /// The controller writes so many bytes.
+    In(usize),
+}
+
+/// How a command succeeded.
+#[derive(Debug)]
+pub struct Answer {
+    /// Dword 0 of the completion.
+    pub result: u32,
+    /// What the controller wrote.
+    pub data: Vec<u8>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Slot {
+    Free,
+    Waiting,
+    Done(Status, u32),
+    /// Nobody waits any more, but the controller may still answer.
+    Abandoned,
+}
+
+/// The admin queue of one controller.
+pub struct AdminQueue {
+    state: Mutex<Rings>,
+    timeout: Duration,
+    iova: u64,
+}
+
+struct Rings {
+    sq: SubmissionRing,
+    cq: CompletionRing,
+    slots: [Slot; SLOTS],
+    generations: [u16; SLOTS],
+    memory: HostMemory,
+}
+
+impl AdminQueue {
+    /// Makes the rings. The controller is told of them by [`queues`](Self::queues).
+    ///
+    /// # Errors
+    /// Those of the bus and of memory.
+    pub fn new(bus: &dyn Bus, stride_bytes: u64, timeout: Duration) -> Result<AdminQueue, NvmeError> {
+        let memory = HostMemory::new(bus, MEMORY_BYTES)?;
+        let sq_bell = Bell::new(bus.doorbell(sq_doorbell(Qid::ADMIN, stride_bytes))?, None);
+        let cq_bell = Bell::new(bus.doorbell(cq_doorbell(Qid::ADMIN, stride_bytes))?, None);
+        let sq = SubmissionRing::new(&memory, 0, ENTRIES, sq_bell)?;
+        let cq = CompletionRing::new(&memory, PAGE_BYTES, ENTRIES, cq_bell)?;
+        let iova = memory.iova();
+        let rings = Rings { sq, cq, slots: [Slot::Free; SLOTS], generations: [0; SLOTS], memory };
+        Ok(AdminQueue { state: Mutex::new(rings), timeout, iova })
+    }
+
+    /// Where the rings are.
+    pub fn queues(&self) -> AdminQueues {
+        AdminQueues { sq: self.iova, cq: self.iova + PAGE_BYTES as u64, entries: ENTRIES as u16 }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Rings> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Executes a command and waits for its answer. Blocks; `name` is for messages.
+    ///
+    /// # Errors
+    /// [`NvmeError::Refused`] with the status; [`NvmeError::Unanswered`] after the deadline, [`NvmeError::Absurd`] for an
+    /// answer to nothing, and those of the bus, after each of which the controller is given up; [`NvmeError::Stopped`] if
+    /// it was.
+    pub fn execute(
+        &self,
+        control: &Arc<Control>,
+        name: &'static str,
+        command: Command,
+        data: Data,
+    ) -> Result<Answer, NvmeError> {
+        let result = self.attempt(control, name, command, data);
+        match &result {
+            Ok(_) | Err(NvmeError::Refused { .. } | NvmeError::Stopped { .. } | NvmeError::Memory(_)) => {}
+            Err(error) => control.fail(error),
+        }
+        result
+    }
+
+    fn attempt(
+        &self,
+        control: &Control,
+        name: &'static str,
+        command: Command,
+        data: Data,
+    ) -> Result<Answer, NvmeError> {
+        let start = Instant::now();
+        let mut pause = Pause::new(start);
+        let unanswered = || NvmeError::Unanswered {
+            address: control.address().to_owned(),
+            command: name,
+            timeout_ms: self.timeout.as_millis() as u64,
+        };
+        let mut sent = None;
+        loop {
+            control.check()?;
+            let late = start.elapsed() >= self.timeout;
+            let mut rings = self.lock();
+            rings.reap(control)?;
+            match sent {
+                None => sent = rings.send(command, data)?,
+                Some(slot) => {
+                    if let Slot::Done(status, result) = rings.slots[slot] {
+                        return rings.finish(slot, control, name, (status, result), data);
+                    }
+                }
+            }
+            if late {
+                if let Some(slot) = sent {
+                    rings.slots[slot] = Slot::Abandoned;
+                }
+                return Err(unanswered());
+            }
+            drop(rings);
+            pause.wait();
+        }
+    }
+}
+
+/// Looks often at first, then less and less so.
+struct Pause {
+    start: Instant,
+    next: Duration,
+}
+
+impl Pause {
+    fn new(start: Instant) -> Pause {
+        Pause { start, next: Duration::from_micros(10) }
+    }
+
+    fn wait(&mut self) {
+        if self.start.elapsed() < SPIN {
+            std::hint::spin_loop();
+            return;
+        }
+        thread::sleep(self.next);
+        self.next = (self.next * 2).min(Duration::from_millis(2));
+    }
+}
+
+impl Rings {
+    fn cid(&self, slot: usize) -> u16 {
+        self.generations[slot] << SLOT_BITS | slot as u16
+    }
+
+    fn page_at(slot: usize) -> usize {
+        (2 + slot) * PAGE_BYTES
+    }
+
+    /// Puts the command into a free slot and tells the controller; `None` if there is no free slot.
+    fn send(&mut self, mut command: Command, data: Data) -> Result<Option<usize>, NvmeError> {
+        let Some(slot) = self.slots.iter().position(|slot| *slot == Slot::Free) else { return Ok(None) };
+        let page = Rings::page_at(slot);
+        match data {
+            Data::None => {}
+            Data::In(_) => self.memory.buffer().copy_from(page, &[0; PAGE_BYTES])?,
+        }
+        if !matches!(data, Data::None) {
+            command.data = DataPointer { prp1: self.memory.iova() + page as u64, prp2: 0 };
+        }
+        self.generations[slot] = self.generations[slot].wrapping_add(1);
+        command.cid = self.cid(slot);
+        self.slots[slot] = Slot::Waiting;
+        self.sq.push(&command);
+        self.sq.tell()?;
+        Ok(Some(slot))
+    }
+
+    /// Puts all completions that are there into their slots.
+    fn reap(&mut self, control: &Control) -> Result<(), NvmeError> {
+        while let Some(found) = self.cq.take() {
+            let slot = usize::from(found.cid()) & (ENTRIES as usize - 1);
+            let known = slot < SLOTS && found.cid() == self.cid(slot);
+            let wrong = if found.sq_id() != Qid::ADMIN.0 {
+                Some(("SQID", u64::from(found.sq_id()), "0, the admin queue".to_owned()))
+            } else if found.sq_head() >= self.sq.len() {
+                Some(("SQHD", u64::from(found.sq_head()), format!("below {}", self.sq.len())))
+            } else if !known || !matches!(self.slots[slot], Slot::Waiting | Slot::Abandoned) {
+                Some(("CID", u64::from(found.cid()), "that of a command in flight".to_owned()))
+            } else {
+                None
+            };
+            if let Some((what, value, expected)) = wrong {
+                let (address, of) = (control.address().to_owned(), "an admin completion".to_owned());
+                return Err(NvmeError::Absurd { address, of, what, value, expected });
+            }
+            self.slots[slot] = match self.slots[slot] {
+                Slot::Abandoned => Slot::Free,
+                _ => Slot::Done(found.status(), self.answer(found)),
+            };
+        }
+        Ok(self.cq.tell()?)
+    }
+
+    fn answer(&self, found: Found) -> u32 {
+        self.cq.result(found)
+    }
+
+    fn finish(
+        &mut self,
+        slot: usize,
+        control: &Control,
+        name: &'static str,
+        (status, result): (Status, u32),
+        data: Data,
+    ) -> Result<Answer, NvmeError> {
+        self.slots[slot] = Slot::Free;
+        if !status.is_success() {
+            let address = control.address().to_owned();
+            return Err(NvmeError::Refused { address, command: name, status });
+        }
+        let mut bytes = match data {
+            Data::In(len_bytes) => vec![0; len_bytes],
+            _ => Vec::new(),
+        };
+        self.memory.buffer().copy_to(Rings::page_at(slot), &mut bytes)?;
+        Ok(Answer { result, data: bytes })
+    }
+}

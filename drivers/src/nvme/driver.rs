@@ -1,0 +1,90 @@
+//! [`NvmeDriver`]: a namespace as the block layer opens it.
+
+use std::sync::Arc;
+
+use corelane_engine::aio::AioContext;
+use corelane_engine::block::{BlockDriver, BlockError, BlockLimits, LeafQueue, LeafTable, ReqFlags};
+
+use super::controller::NvmeController;
+use super::leaf::NvmeQueue;
+use super::namespace::Namespace;
+use super::options::NvmeOptions;
+use super::spec::Nsid;
+
+/// A namespace of an NVMe controller.
+#[derive(Debug)]
+pub struct NvmeDriver {
+    controller: Arc<NvmeController>,
+    namespace: Namespace,
+    options: NvmeOptions,
+}
+
+impl NvmeDriver {
+    /// Opens a namespace of a started controller. Blocks; control plane.
+    ///
+    /// # Errors
+    /// [`BlockError::Open`] for a namespace that is not active, has a format that is not served (metadata), says absurd
+    /// things of itself, or is write protected and not opened read-only; and for whatever the controller fails with.
+    pub fn open(
+        controller: &Arc<NvmeController>,
+        nsid: Nsid,
+        options: &NvmeOptions,
+    ) -> Result<NvmeDriver, BlockError> {
+        let name = format!("{}/{}", controller.address(), nsid.0);
+        let namespace = Namespace::open(controller, nsid).map_err(|error| error.into_open(&name))?;
+        if namespace.read_only && !options.read_only {
+            let reason = "the namespace is write protected; open it with read-only=on".to_owned();
+            return Err(BlockError::Open { filename: name, reason });
+        }
+        namespace.limits.validate().map_err(|source| BlockError::Limits { driver: "nvme", source })?;
+        Ok(NvmeDriver { controller: Arc::clone(controller), namespace, options: *options })
+    }
+
+    /// The controller.
+    pub fn controller(&self) -> &Arc<NvmeController> {
+        &self.controller
+    }
+
+    /// The namespace's number.
+    pub fn nsid(&self) -> Nsid {
+        self.namespace.nsid
+    }
+}
+
+impl BlockDriver for NvmeDriver {
+    fn format_name(&self) -> &'static str {
+        "nvme"
+    }
+
+    fn limits(&self) -> &BlockLimits {
+        &self.namespace.limits
+    }
+
+    fn length(&self) -> Result<u64, BlockError> {
+        Ok(self.namespace.length_bytes())
+    }
+
+    fn read_only(&self) -> bool {
+        self.options.read_only
+    }
+
+    fn write_cache(&self) -> bool {
+        self.namespace.write_cache
+    }
+
+    fn supported_write_flags(&self) -> ReqFlags {
+        ReqFlags::FUA
+    }
+
+    fn supported_zero_flags(&self) -> Option<ReqFlags> {
+        self.namespace.zero_flags
+    }
+
+    fn can_discard(&self) -> bool {
+        self.namespace.can_discard
+    }
+
+    fn open_queue(&self, ctx: &AioContext, table: LeafTable) -> Result<Box<dyn LeafQueue>, BlockError> {
+        Ok(Box::new(NvmeQueue::open(&self.controller, &self.namespace, self.options.poll, ctx, table)?))
+    }
+}

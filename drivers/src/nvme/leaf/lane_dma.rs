@@ -1,0 +1,113 @@
+//! [`LaneDma`]: how one lane's memory looks to the device, and blocks to copy through where it cannot look at it.
+
+use std::sync::Arc;
+
+use corelane_dma::{
+    AddressSpace, Backing, BlockPool, DmaError, IoBuf, Iova, LookupCache, MemRegion, Payload,
+};
+
+use crate::nvme::bus::Bus;
+
+/// The size of a bounce block in bytes: four of them hold the largest block of a namespace.
+pub const BOUNCE_BLOCK_BYTES: usize = 16 << 10;
+/// How many there are in a lane.
+const BOUNCE_BLOCKS: usize = 128;
+/// How many one command takes at most.
+pub const BOUNCE_BLOCKS_PER_PART: usize = 8;
+/// Up to so many bytes of memory that is not registered are copied; more is mapped for the time of the request. Copying
+/// costs some 0.1 ns a byte, mapping and unmapping several microseconds and a flush of the IOMMU's cache.
+pub const BOUNCE_MAX_BYTES: u64 = 64 << 10;
+
+/// See the module's documentation.
+pub struct LaneDma {
+    cache: LookupCache<Iova>,
+    space: Arc<AddressSpace>,
+    backing: Backing,
+    /// Made when the first command needs it.
+    bounce: Option<Bounce>,
+}
+
+struct Bounce {
+    pool: BlockPool,
+    region: MemRegion,
+}
+
+impl LaneDma {
+    /// Of a lane that uses `bus`.
+    pub fn new(bus: &dyn Bus) -> LaneDma {
+        let space = Arc::clone(bus.dma());
+        LaneDma {
+            cache: LookupCache::new(Arc::clone(space.table())),
+            space,
+            backing: bus.backing(),
+            bounce: None,
+        }
+    }
+
+    /// The address space.
+    pub fn space(&self) -> &Arc<AddressSpace> {
+        &self.space
+    }
+
+    /// The I/O address of a range that is registered as one.
+    #[inline(always)]
+    pub fn iova(&mut self, addr: usize, len_bytes: usize) -> Option<u64> {
+        let hit = self.cache.lookup(addr, len_bytes)?;
+        Some(hit.value.0.wrapping_add(hit.offset_bytes as u64))
+    }
+
+    /// Gives `each` the pieces of a range, if all of it is registered; false if some is not.
+    pub fn pieces(&mut self, mut addr: usize, len_bytes: usize, mut each: impl FnMut(u64, u64)) -> bool {
+        let mut left = len_bytes;
+        while left > 0 {
+            let Some(hit) = self.cache.lookup(addr, 1) else { return false };
+            let step = hit.left_bytes.min(left);
+            each(hit.value.0.wrapping_add(hit.offset_bytes as u64), step as u64);
+            (addr, left) = (addr + step, left - step);
+        }
+        true
+    }
+
+    /// Adds bounce blocks to `blocks` until it has `count`, or none is left.
+    ///
+    /// # Errors
+    /// Those of making and registering the pool.
+    pub fn take_blocks(&mut self, count: usize, blocks: &mut Vec<Payload>) -> Result<(), DmaError> {
+        if self.bounce.is_none() {
+            self.bounce = Some(Bounce::new(&self.space, self.backing)?);
+        }
+        let Some(bounce) = &self.bounce else { return Ok(()) };
+        while blocks.len() < count
+            && let Some(block) = bounce.pool.take()
+        {
+            blocks.push(Payload::One(block));
+        }
+        Ok(())
+    }
+
+    /// Whether a segment can be mapped for the time of a request: a device in another process can only map files.
+    pub fn can_map(&self, _buf: &IoBuf) -> bool {
+        !self.backing.is_shareable()
+    }
+}
+
+impl Bounce {
+    fn new(space: &AddressSpace, backing: Backing) -> Result<Bounce, DmaError> {
+        let pool =
+            BlockPool::new_or_fallback(BOUNCE_BLOCK_BYTES, BOUNCE_BLOCKS, BOUNCE_BLOCK_BYTES, backing)?;
+        let region = pool.region();
+        space.register(&region)?;
+        Ok(Bounce { pool, region })
+    }
+}
+
+impl Drop for LaneDma {
+    /// The queue is gone before its memory: no command uses a block any more.
+    fn drop(&mut self) {
+        if let Some(bounce) = self.bounce.take()
+            && let Err(error) = self.space.unregister(&bounce.region)
+        {
+            tracing::error!(%error, "a pool of bounce blocks stays registered");
+        }
+    }
+}

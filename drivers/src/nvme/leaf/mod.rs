@@ -1,0 +1,264 @@
+//! The queue of a namespace in one lane, as the block layer sees it.
+//!
+//! A turn of the lane: [`commit`](LeafQueue::commit) makes commands of what is pending and rings one doorbell;
+//! [`reap`](LeafQueue::reap) takes completions, ends their requests, and tells the controller once.
+//!
+//! Invariants:
+//! - A request ends when its completion came, or when the controller provably uses its memory no more ([`close`]).
+//! - The table is not borrowed while anything but this queue's own code runs.
+
+mod alarm;
+mod close;
+mod issue;
+mod lane_dma;
+mod link;
+mod parts;
+pub mod share;
+
+use std::sync::Arc;
+
+use corelane_dma::MemRegion;
+use corelane_engine::aio::{AioContext, Readiness};
+use corelane_engine::block::{BlockError, LeafQueue, LeafTable, Tag};
+
+use alarm::Alarm;
+use issue::{Issuer, Offer, PLAIN};
+use link::{Link, Own};
+use share::HOST_SLOTS;
+
+use super::controller::NvmeController;
+use super::controller::control::{Control, LaneGuard};
+use super::error::NvmeError;
+use super::namespace::Namespace;
+use super::options::Polling;
+use super::queue::pair::MAX_TAGS;
+
+/// How often an adaptive queue looks in vain before it waits for the interrupt: some 50 µs of a lane that does nothing else.
+const ADAPTIVE_LOOKS: u32 = 1000;
+
+/// A namespace's end in one lane.
+pub struct NvmeQueue {
+    table: LeafTable,
+    link: Link,
+    issuer: Issuer,
+    control: Arc<Control>,
+    poll: Polling,
+    /// Looks in vain since the last completion.
+    idle_looks: u32,
+    alarm: Option<Alarm>,
+    /// What a host has returned, to be sent another way.
+    returned: Vec<Tag>,
+    tags: u32,
+    ctx: AioContext,
+    controller: Arc<NvmeController>,
+    _lane: LaneGuard,
+}
+
+impl NvmeQueue {
+    /// Opens the queue in the lane of `ctx`. Blocks for as long as the controller takes to create queues.
+    ///
+    /// # Errors
+    /// [`BlockError::Range`] for too many tags; else what the controller or memory have against it.
+    pub fn open(
+        controller: &Arc<NvmeController>,
+        namespace: &Namespace,
+        poll: Polling,
+        ctx: &AioContext,
+        table: LeafTable,
+    ) -> Result<NvmeQueue, BlockError> {
+        let tags = table.tags();
+        if tags > MAX_TAGS - HOST_SLOTS {
+            let expected =
+                format!("at most {}, so that each command has a number of its own", MAX_TAGS - HOST_SLOTS);
+            return Err(BlockError::Range { what: "the queue depth", value: tags.into(), expected });
+        }
+        let failed = |error: NvmeError| error.into_open(controller.address());
+        controller.control().check().map_err(failed)?;
+        let issuer = Issuer::new(controller.bus().as_ref(), namespace, tags).map_err(failed)?;
+        let link = Link::open(controller, ctx, tags, poll).map_err(failed)?;
+        let control = Arc::clone(controller.control());
+        let lane = control.join(ctx);
+        let mut queue = NvmeQueue {
+            table,
+            link,
+            issuer,
+            control,
+            poll,
+            idle_looks: 0,
+            alarm: None,
+            returned: Vec::new(),
+            tags,
+            ctx: ctx.clone(),
+            controller: Arc::clone(controller),
+            _lane: lane,
+        };
+        queue.set_alarm()?;
+        Ok(queue)
+    }
+
+    /// Prepares for interrupts, if they are wanted.
+    fn set_alarm(&mut self) -> Result<(), BlockError> {
+        let Link::Own(Own { pair, .. }) = &self.link else { return Ok(()) };
+        match (self.poll, pair.vector()) {
+            (Polling::On, _) => {}
+            (_, Some(_)) => self.alarm = Some(Alarm::new(&self.ctx)),
+            (Polling::Adaptive, None) => self.poll = Polling::On,
+            (Polling::Off, None) => {
+                let reason = "it has no interrupts (MSI-X), which poll=off needs; use poll=on".to_owned();
+                return Err(BlockError::Open { filename: self.controller.address().to_owned(), reason });
+            }
+        }
+        Ok(())
+    }
+
+    /// How the lane will learn of what is in flight.
+    #[inline(always)]
+    fn readiness(&mut self) -> Readiness {
+        if self.link.in_flight() == 0 {
+            return Readiness::Idle;
+        }
+        if self.poll == Polling::On { Readiness::Spin } else { self.readiness_by_interrupt() }
+    }
+
+    fn readiness_by_interrupt(&mut self) -> Readiness {
+        if self.poll == Polling::Adaptive && self.idle_looks < ADAPTIVE_LOOKS {
+            self.idle_looks += 1;
+            return Readiness::Spin;
+        }
+        if let (Link::Own(own), Some(alarm)) = (&self.link, &self.alarm)
+            && let Some(vector) = own.pair.vector()
+        {
+            alarm.arm(vector);
+        }
+        // Armed first, then the last look.
+        if self.link.has_completion() { Readiness::Ready } else { Readiness::Idle }
+    }
+
+    /// Takes all completions that are there.
+    #[inline(always)]
+    fn take_completions(&mut self) {
+        let NvmeQueue { table, link, issuer, tags, .. } = self;
+        let Link::Own(own) = link else { return self.take_answers() };
+        if !own.pair.has_completion() {
+            return;
+        }
+        let mut slots = table.borrow();
+        let mut fault = None;
+        while let Link::Own(own) = &mut *link {
+            let (tag, status) = match own.pair.take() {
+                Some(Ok((tag, found))) => (tag, found.status()),
+                Some(Err(error)) => {
+                    fault = Some(error);
+                    break;
+                }
+                None => break,
+            };
+            let tag = Tag(tag);
+            if status.is_success() && slots.end_if(tag, |request| request.note() == PLAIN) {
+                continue;
+            }
+            if tag.0 >= *tags {
+                own.host.answer(tag.0, status);
+                continue;
+            }
+            let result = if status.is_success() { Ok(()) } else { Err(status.to_io_error()) };
+            let Some(request) = slots.get_mut(tag) else { continue };
+            if let Some(result) = issuer.completed(link, tag, request, result) {
+                slots.end(tag, result);
+            }
+        }
+        drop(slots);
+        self.idle_looks = 0;
+        let Link::Own(own) = &mut self.link else { return };
+        if let (Some(alarm), Some(vector)) = (&self.alarm, own.pair.vector()) {
+            alarm.pass_on(vector);
+        }
+        let fault = fault.or_else(|| own.pair.tell_taken().err().map(NvmeError::from));
+        if let Some(error) = fault {
+            self.control.fail(&error);
+        }
+    }
+
+    /// Takes what a host has answered.
+    #[cold]
+    fn take_answers(&mut self) {
+        let NvmeQueue { table, link, issuer, returned, .. } = self;
+        let mut slots = table.borrow();
+        loop {
+            let Link::Guest(guest) = &mut *link else { return };
+            let Some(answer) = guest.take() else { return };
+            let tag = Tag(answer.tag);
+            let Some(request) = slots.get_mut(tag) else { continue };
+            let result = match answer.status {
+                None => {
+                    returned.push(tag);
+                    continue;
+                }
+                Some(status) if status.is_success() => Ok(()),
+                Some(status) => Err(status.to_io_error()),
+            };
+            if let Some(result) = issuer.completed(link, tag, request, result) {
+                slots.end(tag, result);
+            }
+        }
+    }
+
+    /// Sends what is pending. True if a command has ended already: one that needs no controller, or that it cannot serve.
+    #[inline(always)]
+    fn send(&mut self) -> bool {
+        if let Link::Guest(guest) = &self.link {
+            if guest.is_orphan() {
+                self.relink();
+            } else if !self.returned.is_empty() {
+                self.resend();
+            }
+        }
+        let NvmeQueue { table, link, issuer, .. } = self;
+        let mut ended = false;
+        let mut slots = table.borrow();
+        while let Some((tag, request)) = slots.take_pending() {
+            match issuer.offer(link, tag, request) {
+                Offer::Taken => {}
+                Offer::Ended(result) => ended |= slots.end(tag, result),
+                Offer::NoRoom => {
+                    slots.put_back(tag);
+                    break;
+                }
+            }
+        }
+        drop(slots);
+        if let Err(error) = self.link.tell() {
+            self.control.fail(&error.into());
+        }
+        ended
+    }
+}
+
+impl LeafQueue for NvmeQueue {
+    #[inline]
+    fn commit(&mut self) -> Readiness {
+        if !self.control.is_running() {
+            return self.commit_failed();
+        }
+        if self.send() { Readiness::Ready } else { self.readiness() }
+    }
+
+    #[inline]
+    fn reap(&mut self) {
+        // What a controller says that is given up is not believed.
+        if self.control.is_running() {
+            self.take_completions();
+        }
+    }
+
+    fn register_buf(&mut self, region: &MemRegion) -> Result<(), BlockError> {
+        self.controller.bus().dma().register(region)?;
+        Ok(())
+    }
+
+    fn unregister_buf(&mut self, region: &MemRegion) {
+        if let Err(error) = self.controller.bus().dma().unregister(region) {
+            tracing::warn!(%error, "memory stays registered");
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! How a controller and a namespace are opened.
+
+use super::spec::Nsid;
+
+/// How a controller is started. The same for all that use it: the first who opens it decides.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ControllerOptions {
+    /// The most I/O queue pairs to ask for, at least 1. Lanes beyond what is granted share.
+    pub queues: u16,
+    /// How long an admin command may take, in milliseconds.
+    pub admin_timeout_ms: u64,
+    /// Whether shadow doorbells are used where the controller has them (Doorbell Buffer Config).
+    pub shadow_doorbells: bool,
+}
+
+impl Default for ControllerOptions {
+    /// 64 queues, 30 s, shadow doorbells.
+    fn default() -> ControllerOptions {
+        ControllerOptions { queues: 64, admin_timeout_ms: 30_000, shadow_doorbells: true }
+    }
+}
+
+/// How a lane learns of completions.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Polling {
+    /// The lane looks again and again as long as something is in flight. `poll=on`.
+    #[default]
+    On,
+    /// By an interrupt; what the lane does meanwhile is its own affair ([`PollMode`]). `poll=off`.
+    ///
+    /// [`PollMode`]: corelane_engine::aio::PollMode
+    Off,
+    /// The lane looks for a while, then waits for the interrupt. `poll=adaptive`.
+    Adaptive,
+}
+
+impl std::str::FromStr for Polling {
+    type Err = String;
+
+    /// `on`, `off` or `adaptive`.
+    fn from_str(text: &str) -> Result<Polling, String> {
+        match text {
+            "on" => Ok(Polling::On),
+            "off" => Ok(Polling::Off),
+            "adaptive" => Ok(Polling::Adaptive),
+            other => Err(format!("poll is '{other}', but must be on, off or adaptive")),
+        }
+    }
+}
+
+/// How a namespace is opened.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct NvmeOptions {
+    /// How lanes learn of completions.
+    pub poll: Polling,
+    /// Whether writes are refused.
+    pub read_only: bool,
+}
+
+/// The namespace to open where none is named: 1, or the only one.
+pub fn default_namespace(active: &[Nsid]) -> Option<Nsid> {
+    match active {
+        [only] => Some(*only),
+        _ => active.iter().copied().find(|nsid| *nsid == Nsid(1)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_is_the_first_or_the_only_one() {
+        assert_eq!(default_namespace(&[]), None);
+        assert_eq!(default_namespace(&[Nsid(7)]), Some(Nsid(7)));
+        assert_eq!(default_namespace(&[Nsid(1), Nsid(2)]), Some(Nsid(1)));
+        assert_eq!(default_namespace(&[Nsid(2), Nsid(3)]), None);
+    }
+
+    #[test]
+    fn polling_has_three_names() {
+        assert_eq!("adaptive".parse(), Ok(Polling::Adaptive));
+        assert_eq!(["on", "off"].map(str::parse::<Polling>), [Ok(Polling::On), Ok(Polling::Off)]);
+        assert!("maybe".parse::<Polling>().unwrap_err().contains("'maybe'"));
+    }
+}

@@ -1,0 +1,186 @@
+//! [`QueuePair`]: a submission and a completion queue of one lane, and which commands are in flight in them.
+//!
+//! Invariants:
+//! - A command id is the command's tag in the lower bits and a generation above, which changes each time the tag is used. A
+//!   completion counts only if its id is that of a command in flight; any other is an error of the controller, after which
+//!   nothing of the queue is believed.
+//! - At most `capacity` commands are in flight: one less than the submission ring has entries. So a
+//!   tail never meets the head, however the controller reports it, and the completion ring, which is as long, never
+//!   overflows.
+
+use std::sync::Arc;
+
+use super::memory::HostMemory;
+use super::ring::{CompletionRing, Found, SubmissionRing};
+use crate::nvme::bus::BusError;
+use crate::nvme::controller::NvmeController;
+use crate::nvme::error::NvmeError;
+use crate::nvme::interrupt::VectorUse;
+use crate::nvme::spec::Qid;
+use crate::nvme::spec::command::Command;
+
+/// In an entry of `cids`: the command is in flight.
+const IN_FLIGHT: u32 = 1 << 31;
+
+/// The fewest tags whose ids would leave no place in 16 bits.
+pub const MAX_TAGS: u32 = 1 << 16;
+
+/// See the module's documentation.
+pub struct QueuePair {
+    pub(super) sq: SubmissionRing,
+    pub(super) cq: CompletionRing,
+    /// By tag: the last command id, and whether it is in flight.
+    cids: Box<[u32]>,
+    tag_mask: u32,
+    in_flight: u32,
+    capacity: u32,
+    /// Taken completions are told of once they are so many.
+    tell_at: u32,
+    qid: Qid,
+    vector: Option<VectorUse>,
+    controller: Arc<NvmeController>,
+    memory: Option<HostMemory>,
+}
+
+/// What a queue pair is made of.
+pub struct Parts {
+    /// The submission ring.
+    pub sq: SubmissionRing,
+    /// The completion ring, as long as the other.
+    pub cq: CompletionRing,
+    /// Their memory.
+    pub memory: HostMemory,
+    /// The number of both.
+    pub qid: Qid,
+    /// The interrupt, if there is one.
+    pub vector: Option<VectorUse>,
+}
+
+impl QueuePair {
+    /// A pair that the controller knows, for commands with the tags `0..tags`, at most [`MAX_TAGS`].
+    pub fn new(controller: Arc<NvmeController>, parts: Parts, tags: u32) -> QueuePair {
+        let Parts { sq, cq, memory, qid, vector } = parts;
+        let entries = sq.len();
+        QueuePair {
+            // An interrupt may be held back until the controller knows what was taken.
+            tell_at: if vector.is_some() { 1 } else { (cq.len() / 4).max(1) },
+            cids: (0..tags).collect(),
+            tag_mask: tags.next_power_of_two() - 1,
+            in_flight: 0,
+            capacity: entries - 1,
+            sq,
+            cq,
+            qid,
+            vector,
+            controller,
+            memory: Some(memory),
+        }
+    }
+
+    /// The interrupt, if there is one.
+    pub fn vector(&self) -> Option<&VectorUse> {
+        self.vector.as_ref()
+    }
+
+    /// How many commands are in flight.
+    #[inline(always)]
+    pub fn in_flight(&self) -> u32 {
+        self.in_flight
+    }
+
+    /// Whether no command can be pushed.
+    #[inline(always)]
+    pub fn is_full(&self) -> bool {
+        self.in_flight >= self.capacity
+    }
+
+    /// Puts a command into the ring, under an id of its own. The pair is not full, and no other command is in flight under
+    /// this tag; otherwise nothing is done.
+    #[inline(always)]
+    pub fn push(&mut self, tag: u32, command: &mut Command) {
+        let step = self.tag_mask + 1;
+        let Some(entry) = self.cids.get_mut(tag as usize) else { return };
+        debug_assert!(*entry & IN_FLIGHT == 0 && self.in_flight < self.capacity);
+        let cid = entry.wrapping_add(step) & 0xffff;
+        *entry = cid | IN_FLIGHT;
+        command.cid = cid as u16;
+        self.in_flight += 1;
+        self.sq.push(command);
+    }
+
+    /// Tells the controller of what was pushed: one doorbell.
+    ///
+    /// # Errors
+    /// Those of the bus.
+    #[inline(always)]
+    pub fn tell_pushed(&mut self) -> Result<(), BusError> {
+        self.sq.tell()
+    }
+
+    /// Whether a completion can be taken.
+    #[inline(always)]
+    pub fn has_completion(&self) -> bool {
+        self.cq.has_next()
+    }
+
+    /// Takes the next completion, and the tag of its command.
+    ///
+    /// # Errors
+    /// [`NvmeError::Absurd`] for a completion that belongs to no command in flight, or that names another queue.
+    #[inline(always)]
+    pub fn take(&mut self) -> Option<Result<(u32, Found), NvmeError>> {
+        let found = self.cq.take()?;
+        let tag = u32::from(found.cid()) & self.tag_mask;
+        let expected = u32::from(found.cid()) | IN_FLIGHT;
+        // One comparison for both: the queue's number above, and a head below the number of entries.
+        let from_here = found.queue.wrapping_sub(u32::from(self.qid.0) << 16) < self.sq.len();
+        match self.cids.get_mut(tag as usize) {
+            Some(entry) if *entry == expected && from_here => {
+                *entry &= !IN_FLIGHT;
+                self.in_flight -= 1;
+                Some(Ok((tag, found)))
+            }
+            _ => Some(Err(self.absurd(found))),
+        }
+    }
+
+    #[cold]
+    fn absurd(&self, found: Found) -> NvmeError {
+        let (what, value, expected) = if found.sq_id() != self.qid.0 {
+            ("SQID", found.sq_id(), self.qid.0.to_string())
+        } else if found.sq_head() >= self.sq.len() {
+            ("SQHD", found.sq_head() as u16, format!("below {}", self.sq.len()))
+        } else {
+            ("CID", found.cid(), "that of a command in flight".to_owned())
+        };
+        NvmeError::Absurd {
+            address: self.controller.address().to_owned(),
+            of: format!("a completion in {}", self.qid),
+            what,
+            value: value.into(),
+            expected,
+        }
+    }
+
+    /// Tells the controller of what was taken, once per batch; where nothing waits for it, once in several.
+    ///
+    /// # Errors
+    /// Those of the bus.
+    #[inline(always)]
+    pub fn tell_taken(&mut self) -> Result<(), BusError> {
+        if self.cq.untold() >= self.tell_at { self.cq.tell() } else { Ok(()) }
+    }
+
+    /// Gives the memory up without unmapping it: the controller may use it for ever.
+    pub fn leak(&mut self) {
+        std::mem::forget(self.memory.take());
+    }
+
+    /// Deletes the queues, so that the controller uses neither them nor the memory of any command in them.
+    ///
+    /// # Errors
+    /// As [`NvmeController::delete_queues`].
+    pub fn delete(&mut self) -> Result<(), NvmeError> {
+        self.controller.delete_queues(self.qid)
+    }
+}

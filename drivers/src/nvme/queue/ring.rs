@@ -1,0 +1,175 @@
+//! The two rings of a queue pair: where commands are put, and where completions are found.
+//!
+//! Invariants:
+//! - Both have a power of two of entries, so that positions wrap by a mask.
+//! - `tail` and `head` are below the number of entries. No more commands are in flight than the rings have entries, less
+//!   one; the users of the rings see to that, so that neither can overflow.
+//! - A completion entry is taken only when its phase tag says that the controller wrote it. The word with the tag is loaded
+//!   first, with acquire ordering, so that the rest of the entry is as new.
+
+use corelane_dma::{CoherentArray, DmaError};
+
+use super::bell::Bell;
+use super::memory::HostMemory;
+use crate::nvme::bus::BusError;
+use crate::nvme::spec::command::Command;
+use crate::nvme::spec::completion::Completion;
+use crate::nvme::spec::status::Status;
+
+/// Where commands are put.
+#[derive(Debug)]
+pub struct SubmissionRing {
+    entries: CoherentArray<Command>,
+    mask: u32,
+    tail: u32,
+    bell: Bell,
+}
+
+impl SubmissionRing {
+    /// A ring of `entries` entries (a power of two from 2 to 65,536) at `offset_bytes` of `memory`.
+    ///
+    /// # Errors
+    /// [`DmaError::OutOfBounds`] where it does not fit.
+    pub fn new(memory: &HostMemory, offset_bytes: usize, entries: u32, bell: Bell) -> Result<Self, DmaError> {
+        debug_assert!(entries.is_power_of_two());
+        let array = memory.array(offset_bytes, entries as usize)?;
+        Ok(SubmissionRing { entries: array, mask: entries - 1, tail: 0, bell })
+    }
+
+    /// How many entries there are.
+    pub fn len(&self) -> u32 {
+        self.mask + 1
+    }
+
+    /// Puts a command at the tail. The controller learns of it by [`tell`](Self::tell).
+    #[inline(always)]
+    pub fn push(&mut self, command: &Command) {
+        // The mask keeps the tail within the array.
+        let _within = self.entries.set(self.tail as usize, command);
+        self.tail = (self.tail + 1) & self.mask;
+    }
+
+    /// Whether there are commands that the controller does not know of.
+    #[inline(always)]
+    pub fn is_untold(&self) -> bool {
+        self.tail != self.bell.told()
+    }
+
+    /// Tells the controller of all that was pushed.
+    ///
+    /// # Errors
+    /// Those of the bus.
+    #[inline(always)]
+    pub fn tell(&mut self) -> Result<(), BusError> {
+        if self.is_untold() { self.bell.tell(self.tail) } else { Ok(()) }
+    }
+}
+
+/// A completion as it is found: words 2 and 3 of the entry, and where it lies.
+#[derive(Clone, Copy, Debug)]
+pub struct Found {
+    /// SQHD in the lower half, SQID in the upper.
+    pub queue: u32,
+    /// CID in the lower half, phase and status in the upper.
+    pub command: u32,
+    /// Which entry of the ring it is.
+    pub index: u32,
+}
+
+impl Found {
+    /// CID.
+    #[inline(always)]
+    pub fn cid(self) -> u16 {
+        self.command as u16
+    }
+
+    /// The status.
+    #[inline(always)]
+    pub fn status(self) -> Status {
+        Status((self.command >> 17) as u16)
+    }
+
+    /// SQHD.
+    #[inline(always)]
+    pub fn sq_head(self) -> u32 {
+        self.queue & 0xffff
+    }
+
+    /// SQID.
+    #[inline(always)]
+    pub fn sq_id(self) -> u16 {
+        (self.queue >> 16) as u16
+    }
+}
+
+/// Where completions are found.
+#[derive(Debug)]
+pub struct CompletionRing {
+    entries: CoherentArray<Completion>,
+    mask: u32,
+    head: u32,
+    /// Bit 16: the phase tag that a new entry has.
+    phase: u32,
+    bell: Bell,
+}
+
+impl CompletionRing {
+    /// A ring of `entries` entries (a power of two from 2 to 65,536) at `offset_bytes` of `memory`, which is zeroed.
+    ///
+    /// # Errors
+    /// [`DmaError::OutOfBounds`] where it does not fit.
+    pub fn new(memory: &HostMemory, offset_bytes: usize, entries: u32, bell: Bell) -> Result<Self, DmaError> {
+        debug_assert!(entries.is_power_of_two());
+        let array = memory.array(offset_bytes, entries as usize)?;
+        Ok(CompletionRing { entries: array, mask: entries - 1, head: 0, phase: 1 << 16, bell })
+    }
+
+    /// How many entries there are.
+    pub fn len(&self) -> u32 {
+        self.mask + 1
+    }
+
+    #[inline(always)]
+    fn dword3(&self) -> Option<u32> {
+        let word = self.entries.load_acquire32(self.head as usize, Completion::DWORD3)?;
+        ((word ^ self.phase) & 1 << 16 == 0).then_some(word)
+    }
+
+    /// Whether there is a completion.
+    #[inline(always)]
+    pub fn has_next(&self) -> bool {
+        self.dword3().is_some()
+    }
+
+    /// Takes the next completion. The controller learns of it by [`tell`](Self::tell).
+    #[inline(always)]
+    pub fn take(&mut self) -> Option<Found> {
+        let command = self.dword3()?;
+        let index = self.head;
+        let queue = self.entries.load_acquire32(index as usize, Completion::DWORD2)?;
+        self.head = (index + 1) & self.mask;
+        // Each time around the ring the tag changes its meaning.
+        self.phase ^= u32::from(self.head == 0) << 16;
+        Some(Found { queue, command, index })
+    }
+
+    /// Dword 0 of an entry that was just taken.
+    pub fn result(&self, found: Found) -> u32 {
+        self.entries.load_acquire32(found.index as usize, 0).unwrap_or(0)
+    }
+
+    /// How many entries were taken that the controller does not know of.
+    #[inline(always)]
+    pub fn untold(&self) -> u32 {
+        self.head.wrapping_sub(self.bell.told()) & self.mask
+    }
+
+    /// Tells the controller of all that was taken.
+    ///
+    /// # Errors
+    /// Those of the bus.
+    #[inline(always)]
+    pub fn tell(&mut self) -> Result<(), BusError> {
+        if self.head == self.bell.told() { Ok(()) } else { self.bell.tell(self.head) }
+    }
+}
