@@ -53,6 +53,18 @@ struct Tally {
     bytes: [u64; 4],
 }
 
+/// What a turn did: requests done well, all that ended, those issued, and how many were in flight after it.
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+struct Batch {
+    done: u32,
+    ended: u32,
+    issued: u32,
+    left: u32,
+}
+
+/// Most batches that are counted before they are entered, so that a slow device's figures are not late.
+const MAX_REPEATS: u32 = 16;
+
 /// A request that failed, its slot and buffer put aside until it is decided whether the job goes on.
 struct Failed {
     token: Token,
@@ -80,6 +92,9 @@ struct Hot<'h, 's, M, const ALIKE: bool> {
     done: u32,
     ended: u32,
     issued: u32,
+    /// Batches that are not in the statistics yet: what each did, and how many there were.
+    last: Batch,
+    repeats: u32,
     /// Of those that are not alike.
     tally: Tally,
     /// Where each slot's request goes, for messages.
@@ -130,6 +145,8 @@ fn drive<M: Meter, const ALIKE: bool>(
         done: 0,
         ended: 0,
         issued: 0,
+        last: Batch::default(),
+        repeats: 0,
         tally: Tally::default(),
         offsets: vec![0; depth as usize].into_boxed_slice(),
         failed: Vec::new(),
@@ -142,6 +159,7 @@ fn drive<M: Meter, const ALIKE: bool>(
         hot.turn();
     }
     hot.keep_books();
+    hot.enter_batches();
 }
 
 impl<M: Meter, const ALIKE: bool> Hot<'_, '_, M, ALIKE> {
@@ -182,19 +200,42 @@ impl<M: Meter, const ALIKE: bool> Hot<'_, '_, M, ALIKE> {
         self.issued = self.ended - (before - self.in_flight);
     }
 
-    /// Brings the batch into the statistics and before the conductor's eyes, and looks for orders.
+    /// Brings the batch into the books, and looks for orders. Batches that are all alike, as they are at a queue depth of 1,
+    /// are only counted until there are some, or somebody wants to see the figures.
     #[inline]
     fn keep_books(&mut self) {
-        let stats = &mut self.session.stats;
-        if self.issued > 0 {
-            stats.submits.record_batch(self.issued);
-            stats.depths.record_batch_at(self.in_flight, self.issued);
+        let batch = Batch { done: self.done, ended: self.ended, issued: self.issued, left: self.in_flight };
+        (self.done, self.ended, self.issued) = (0, 0, 0);
+        if ALIKE && batch == self.last && self.repeats < MAX_REPEATS && !self.session.is_called() {
+            self.repeats += 1;
+            return;
         }
-        if self.ended > 0 {
-            stats.completes.record_batch(self.ended);
+        if self.repeats > 0 {
+            self.enter_batches();
+        }
+        (self.last, self.repeats) = (batch, 1);
+        if !ALIKE || self.session.is_called() {
+            self.enter_batches();
+        }
+        if !self.session.may_go_on() {
+            self.stop();
+        }
+    }
+
+    /// Enters the last batches into the statistics, and shows them to the conductor.
+    fn enter_batches(&mut self) {
+        let stats = &mut self.session.stats;
+        let (Batch { done, ended, issued, left }, times) = (self.last, std::mem::take(&mut self.repeats));
+        if issued > 0 {
+            stats.submits.record_batches(issued, times);
+            stats.depths.record_batch_at(left, issued * times);
+        }
+        if ended > 0 {
+            stats.completes.record_batches(ended, times);
         }
         if ALIKE {
-            stats.record_done_batch(self.direction, u64::from(self.done), u64::from(self.done) * self.bytes);
+            let done = u64::from(done * times);
+            stats.record_done_batch(self.direction, done, done * self.bytes);
         } else {
             for direction in stats::Direction::ALL {
                 let index = direction.index();
@@ -202,11 +243,7 @@ impl<M: Meter, const ALIKE: bool> Hot<'_, '_, M, ALIKE> {
             }
             self.tally = Tally::default();
         }
-        (self.done, self.ended, self.issued) = (0, 0, 0);
-        self.session.publish(self.in_flight);
-        if !self.session.may_go_on() {
-            self.stop();
-        }
+        self.session.publish(left);
     }
 
     #[inline(always)]

@@ -140,6 +140,12 @@ impl<'a> Session<'a> {
         self.order < Order::Stop
     }
 
+    /// Whether there are orders that [`may_go_on`](Self::may_go_on) has yet to follow.
+    #[inline]
+    pub fn is_called(&self) -> bool {
+        self.control.word() != self.seen
+    }
+
     #[cold]
     fn follow(&mut self) {
         if self.control.was_asked() {

@@ -50,7 +50,13 @@ impl Distribution {
     /// Counts one call that submitted, or found completed, `requests` requests.
     #[inline]
     pub fn record_batch(&mut self, requests: u32) {
-        self.counts[batch_bucket(requests)] += 1;
+        self.record_batches(requests, 1);
+    }
+
+    /// Counts `calls` calls that submitted, or found completed, `requests` requests each.
+    #[inline]
+    pub fn record_batches(&mut self, requests: u32, calls: u32) {
+        self.counts[batch_bucket(requests)] += u64::from(calls);
     }
 
     /// Adds another distribution.

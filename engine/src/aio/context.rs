@@ -9,6 +9,7 @@ mod work;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::future::Future;
+use std::io;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -178,11 +179,15 @@ impl AioContext {
     /// When called from inside a turn of the same context, and when the kernel refuses the ring for good.
     #[inline]
     pub fn turn(&self, wait: Wait) -> bool {
-        let _current = Entered::new(self);
-        self.turn_once(match wait {
+        let park = match wait {
             Wait::No => Park::No,
             Wait::Yes => Park::IfIdle,
-        })
+        };
+        if current::is(self) {
+            return self.turn_once(park);
+        }
+        let _current = Entered::new(self);
+        self.turn_once(park)
     }
 
     /// Turns until [`AioHandle::stop`] is called, then ends the lane in order: no more mail is accepted; what was
@@ -246,7 +251,7 @@ impl AioContext {
         if may_park && !guess && !inner.ring.has_completions() {
             self.wait();
         } else {
-            self.check(inner.ring.submit());
+            self.check(inner.ring.send());
         }
         let mut happened = inner.ring.reap() > 0;
         if guess {
@@ -272,7 +277,7 @@ impl AioContext {
         let sleep = inner.idle.may_sleep();
         let timeout = if sleep { inner.timers.wait() } else { None };
         if !sleep || timeout == Some(Duration::ZERO) {
-            self.check(inner.ring.submit());
+            self.check(inner.ring.send());
             return;
         }
         inner.wake.arm(&inner.ring, &inner.shared);
@@ -282,15 +287,21 @@ impl AioContext {
             self.check(inner.ring.sleep(timeout, quiet));
             inner.shared.signal.wake();
         } else {
-            self.check(inner.ring.submit());
+            self.check(inner.ring.send());
         }
     }
 
     #[inline]
-    fn check(&self, entered: Result<usize, AioError>) {
+    fn check(&self, entered: io::Result<usize>) {
         if let Err(error) = entered {
-            panic!("lane {}: {error}; what is in flight cannot be completed", self.0.shared.name);
+            self.cannot_go_on(error);
         }
+    }
+
+    #[cold]
+    fn cannot_go_on(&self, error: io::Error) -> ! {
+        let (name, error) = (&self.0.shared.name, AioError::Enter(error));
+        panic!("lane {name}: {error}; what is in flight cannot be completed");
     }
 
     fn expire_timers(&self, happened: bool) -> bool {

@@ -40,6 +40,12 @@ impl Drop for Entered {
     }
 }
 
+/// Whether `context` is the current one.
+#[inline]
+pub(super) fn is(context: &AioContext) -> bool {
+    CURRENT.with(|current| current.borrow().as_ref().is_some_and(|now| now.is(context)))
+}
+
 /// Calls `f` with the current context, if there is one.
 #[inline]
 pub(super) fn with<R>(f: impl FnOnce(&AioContext) -> R) -> Option<R> {

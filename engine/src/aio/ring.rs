@@ -180,7 +180,7 @@ impl Ring {
         }
         if let Err(error) = self.enter(Until::NOW) {
             // Not lost: the entry waits in the backlog, and the lane's own enter meets the same error.
-            tracing::warn!(%error, "a full submission queue could not be submitted");
+            tracing::warn!(error = %AioError::Enter(error), "a full submission queue could not be submitted");
         }
     }
 
@@ -235,6 +235,12 @@ impl Ring {
     /// [`AioError::Enter`] for what a retry does not cure.
     #[inline]
     pub fn submit(&self) -> Result<usize, AioError> {
+        self.send().map_err(AioError::Enter)
+    }
+
+    /// [`submit`](Self::submit), with the bare error, which fits into a register.
+    #[inline]
+    pub(super) fn send(&self) -> io::Result<usize> {
         if self.pending() == 0 && !self.needs_kernel() {
             return Ok(0);
         }
@@ -248,13 +254,13 @@ impl Ring {
     /// [`AioError::Enter`] for what a retry does not cure.
     #[inline]
     pub fn submit_and_wait(&self, want: u32, timeout: Option<Duration>) -> Result<usize, AioError> {
-        self.enter(Until { want, timeout, quiet: false })
+        self.enter(Until { want, timeout, quiet: false }).map_err(AioError::Enter)
     }
 
     /// [`submit_and_wait`](Self::submit_and_wait) for one completion, for the lane's sleep. A quiet one does not count
     /// as waiting for I/O, where the kernel can tell (6.15).
     #[inline]
-    pub(super) fn sleep(&self, timeout: Option<Duration>, quiet: bool) -> Result<usize, AioError> {
+    pub(super) fn sleep(&self, timeout: Option<Duration>, quiet: bool) -> io::Result<usize> {
         self.enter(Until { want: 1, timeout, quiet: quiet && self.can_be_quiet })
     }
 
@@ -268,7 +274,7 @@ impl Ring {
     }
 
     #[inline]
-    fn enter(&self, until: Until) -> Result<usize, AioError> {
+    fn enter(&self, until: Until) -> io::Result<usize> {
         let to_submit = self.publish();
         if !self.backlog.borrow().is_empty() {
             return self.enter_with_backlog(until);
@@ -280,7 +286,7 @@ impl Ring {
 
     /// The queue was too small for what was pushed: enters as often as it takes, and waits only in the last one.
     #[cold]
-    fn enter_with_backlog(&self, until: Until) -> Result<usize, AioError> {
+    fn enter_with_backlog(&self, until: Until) -> io::Result<usize> {
         let mut submitted = 0;
         loop {
             let last = self.refill();
@@ -314,7 +320,7 @@ impl Ring {
     }
 
     /// One enter, if one is needed.
-    fn enter_once(&self, to_submit: u32, until: Until) -> Result<usize, AioError> {
+    fn enter_once(&self, to_submit: u32, until: Until) -> io::Result<usize> {
         let Until { want, timeout, quiet } = until;
         let mut flags = EnterFlags::empty();
         if want > 0 || self.needs_kernel() {

@@ -162,7 +162,7 @@ impl Channel {
 
     /// How many completed requests wait to be drained.
     pub fn completed(&self) -> usize {
-        self.inner.table.borrow().done.len()
+        self.inner.table.borrow().completed()
     }
 
     /// Requests in flight, those not counted that have completed.

@@ -217,9 +217,9 @@ pub(super) struct Table {
     /// What the leaf queue has yet to take, oldest first, from `taken` on.
     pending: Vec<u32>,
     taken: usize,
-    /// Requests of batches that succeeded, to be drained. `spare` is of the same capacity, and exchanged for it.
+    /// Requests of batches that have ended, to be drained from `drained` on.
     pub(super) done: Vec<Done>,
-    pub(super) spare: Vec<Done>,
+    drained: usize,
     /// What ended otherwise: futures, commands of the slow path, errors.
     pub(super) others: Vec<Done>,
     /// How much of `done` the channel has seen.
@@ -275,7 +275,7 @@ impl Table {
             pending: Vec::with_capacity(total as usize),
             taken: 0,
             done: list(),
-            spare: list(),
+            drained: 0,
             others: list(),
             seen: 0,
             bogus: 0,
@@ -407,9 +407,35 @@ impl Table {
         self.pending.push(tag.0);
     }
 
+    /// The next ended request to be drained, of those that are among the first `end` of the list.
+    #[inline(always)]
+    pub(super) fn next_done(&mut self, end: usize) -> Option<Done> {
+        let done = *self.done.get(..end)?.get(self.drained)?;
+        self.drained += 1;
+        Some(done)
+    }
+
+    /// Forgets what was drained. The list never grows beyond its capacity: what is in it holds a slot.
+    #[inline(always)]
+    pub(super) fn forget_drained(&mut self) {
+        if self.drained == self.done.len() {
+            self.done.clear();
+            self.seen = 0;
+        } else {
+            self.done.drain(..self.drained);
+            self.seen = self.seen.saturating_sub(self.drained);
+        }
+        self.drained = 0;
+    }
+
+    /// How many of the caller's requests wait to be drained.
+    pub(super) fn completed(&self) -> usize {
+        self.done.len() - self.drained
+    }
+
     /// How many of the caller's requests have not ended.
     pub(super) fn in_flight(&self) -> usize {
-        self.depth as usize - self.free_public.len() - self.done.len()
+        self.depth as usize - self.free_public.len() - self.completed()
     }
 
     /// How many slots of either kind are in use.

@@ -3,8 +3,6 @@
 use std::io;
 use std::time::Duration;
 
-use crate::aio::AioError;
-
 /// What an enter waits for.
 #[derive(Clone, Copy)]
 pub(super) struct Until {
@@ -21,11 +19,11 @@ impl Until {
 
 /// Sorts the errors of `io_uring_enter(2)`: those that pass by themselves count as nothing taken.
 #[cold]
-pub(super) fn refused(error: io::Error) -> Result<usize, AioError> {
+pub(super) fn refused(error: io::Error) -> io::Result<usize> {
     use rustix::io::Errno;
     match Errno::from_io_error(&error) {
         // A signal; the time is over; no memory for requests; reap first.
         Some(Errno::INTR | Errno::TIME | Errno::AGAIN | Errno::BUSY) => Ok(0),
-        _ => Err(AioError::Enter(error)),
+        _ => Err(error),
     }
 }

@@ -16,25 +16,6 @@ use crate::block::request::{Completion, Request};
 use crate::block::slow;
 use crate::block::table::{Done, State, Target};
 
-/// Ended requests that are being handed out; if a callback panics, the rest waits for the next time.
-struct Draining<'a> {
-    channel: &'a ChannelInner,
-    batch: Vec<Done>,
-    next: usize,
-}
-
-impl Drop for Draining<'_> {
-    fn drop(&mut self) {
-        let mut table = self.channel.table.borrow_mut();
-        let mut batch = std::mem::take(&mut self.batch);
-        if self.next < batch.len() {
-            table.done.extend(batch.drain(self.next..));
-        }
-        batch.clear();
-        table.spare = batch;
-    }
-}
-
 impl ChannelInner {
     /// Ends a request of the slow path.
     pub(in crate::block) fn finish(&self, tag: Tag, result: IoResult, payload: Payload) {
@@ -161,25 +142,21 @@ impl ChannelInner {
         });
     }
 
-    /// Hands out what has ended. Each is [finished](crate::block::table::Table::finish), or sent again, by `each`.
+    /// Hands out what has ended until now. Each is [finished](crate::block::table::Table::finish), or sent again, by
+    /// `each`. If that panics, the rest waits for the next time.
     #[inline(always)]
     pub(super) fn drain_done(&self, mut each: impl FnMut(Done)) {
-        let mut table = self.table.borrow_mut();
-        if table.done.is_empty() {
+        let end = self.table.borrow().done.len();
+        if end == 0 {
             return;
         }
-        let spare = std::mem::take(&mut table.spare);
-        let batch = std::mem::replace(&mut table.done, spare);
-        table.seen = 0;
-        drop(table);
-        let mut draining = Draining { channel: self, batch, next: 0 };
-        while let Some(&done) = draining.batch.get(draining.next) {
-            draining.next += 1;
+        loop {
+            let next = self.table.borrow_mut().next_done(end);
+            let Some(done) = next else { break };
             each(done);
         }
-        let count = draining.next;
-        drop(draining);
-        self.call_slot_waiters(count);
+        self.table.borrow_mut().forget_drained();
+        self.call_slot_waiters(end);
     }
 
     /// Slots are free: as many as wait for one may go on.
