@@ -10,6 +10,7 @@
 //! - [`AddressSpace`] is what devices behind one IOMMU see of it all: it gives each registered region an [`Iova`] and maps it
 //!   through a [`DmaMapper`].
 //! - [`DeviceMemory`] is memory as a program that plays a device sees it.
+//! - [`vfio`] opens PCI devices that this process drives by itself, behind an IOMMU.
 //! - [`MmioRegion`] is a device's registers, [`CoherentBuffer`] memory that a driver and a device share all the time.
 //! - [`Arena`] is memory that all lanes read and write, as a RAM disk's.
 //!
@@ -34,6 +35,7 @@ mod region;
 mod registered;
 mod space;
 mod vector;
+pub mod vfio;
 
 pub use arena::Arena;
 pub use buffer::{Backing, DmaBuffer};

@@ -52,6 +52,8 @@ impl Drop for Inner {
 /// A mapped range of device registers, or shared memory that stands for them. Clones are handles on the same mapping.
 #[derive(Clone)]
 pub struct MmioRegion {
+    /// A part of what `inner` maps.
+    span: RawSpan,
     inner: Arc<Inner>,
 }
 
@@ -76,7 +78,7 @@ impl MmioRegion {
         };
         // SAFETY: just mapped with this length; it stays so until the drop of the `Inner` that it is put into.
         let span = unsafe { RawSpan::new(start, len_bytes) };
-        Ok(MmioRegion { inner: Arc::new(Inner { span, keeper: Keeper::Mapped }) })
+        Ok(MmioRegion { span, inner: Arc::new(Inner { span, keeper: Keeper::Mapped }) })
     }
 
     /// Memory that stands for registers: written here, read by another thread or process, or the other way round.
@@ -88,7 +90,7 @@ impl MmioRegion {
             return Err(DmaError::NotLeasable { addr: region.addr(), len_bytes: region.len() });
         }
         let span = region.span();
-        Ok(MmioRegion { inner: Arc::new(Inner { span, keeper: Keeper::Memory(region) }) })
+        Ok(MmioRegion { span, inner: Arc::new(Inner { span, keeper: Keeper::Memory(region) }) })
     }
 
     /// As [`from_region`](Self::from_region), of a whole buffer.
@@ -101,7 +103,17 @@ impl MmioRegion {
 
     /// The length in bytes.
     pub fn len_bytes(&self) -> u64 {
-        self.inner.span.len() as u64
+        self.span.len() as u64
+    }
+
+    /// The part of `len_bytes` bytes at `offset_bytes`. It keeps the whole mapped.
+    ///
+    /// # Errors
+    /// [`DmaError::OutOfBounds`].
+    pub fn part(&self, offset_bytes: u64, len_bytes: u64) -> Result<MmioRegion, DmaError> {
+        let saturated = |value: u64| usize::try_from(value).unwrap_or(usize::MAX);
+        let span = self.span.part(saturated(offset_bytes), saturated(len_bytes))?;
+        Ok(MmioRegion { span, inner: Arc::clone(&self.inner) })
     }
 
     /// Reads the 32-bit register at `offset_bytes`.
@@ -162,7 +174,7 @@ impl MmioRegion {
 
     #[inline]
     fn place(&self, offset_bytes: u64, len_bytes: usize) -> Result<*mut u8, DmaError> {
-        let span = self.inner.span;
+        let span = self.span;
         let offset = usize::try_from(offset_bytes).unwrap_or(usize::MAX);
         let at = span.addr().wrapping_add(offset);
         if !at.is_multiple_of(len_bytes) || span.len() < len_bytes || offset > span.len() - len_bytes {
@@ -316,6 +328,20 @@ mod tests {
         );
         let small = MmioRegion::from_region(region(4096).1.part(0, 2).unwrap()).unwrap();
         assert!(small.read32(0).is_err());
+    }
+
+    #[test]
+    fn a_part_has_its_own_bounds() {
+        let (registers, _) = region(4096);
+        let part = registers.part(0x1000 - 8, 8).unwrap();
+        drop(registers.clone());
+        part.write32(4, 9).unwrap();
+        assert_eq!((registers.read32(0xFFC).unwrap(), part.len_bytes()), (9, 8));
+        assert!(
+            part.read32(8).is_err()
+                && registers.part(4096, 1).is_err()
+                && registers.part(1, u64::MAX).is_err()
+        );
     }
 
     #[test]

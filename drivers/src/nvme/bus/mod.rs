@@ -13,7 +13,12 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
+use corelane_dma::vfio::VfioError;
 use corelane_dma::{AddressSpace, Backing, DmaError, Mmio32, MmioRegion};
+
+mod vfio;
+
+pub use vfio::VfioBus;
 
 /// A PCI function that is an NVMe controller (NVMe over PCIe transport specification, section 3).
 ///
@@ -218,6 +223,9 @@ pub enum BusError {
         /// What was asked for.
         what: &'static str,
     },
+    /// VFIO cannot give the function to this process, or not do what was asked.
+    #[error(transparent)]
+    Vfio(#[from] VfioError),
     /// A memory operation failed.
     #[error(transparent)]
     Memory(#[from] DmaError),
