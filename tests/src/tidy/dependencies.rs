@@ -159,7 +159,8 @@ impl Idents {
     fn of(tree: &Tree, folder: &str) -> Idents {
         let mut found: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
         for file in tree.rust().iter().filter(|file| file.package_folder() == folder) {
-            let top = file.path.split('/').nth(1).unwrap_or_default().to_owned();
+            let below = file.path.get(folder.len() + 1..).unwrap_or_default();
+            let top = below.split('/').next().unwrap_or_default().to_owned();
             found.entry(top).or_default().extend(idents(file));
         }
         Idents(found)

@@ -135,9 +135,13 @@ impl RustFile {
         Ok(RustFile { path: path.to_owned(), lines: text.lines().count(), tokens, ast })
     }
 
-    /// The folder of the package that the file belongs to: its first path component.
+    /// The folder of the package that the file belongs to: what stands before the folder that cargo gives its kind of
+    /// source, or the folder that it lies in itself (`build.rs`).
     pub fn package_folder(&self) -> &str {
-        self.path.split('/').next().unwrap_or_default()
+        let kinds = ["/src/", "/tests/", "/benches/", "/examples/"];
+        let end = kinds.iter().filter_map(|kind| self.path.find(kind)).min();
+        let end = end.or_else(|| self.path.rfind('/')).unwrap_or(0);
+        &self.path[..end]
     }
 }
 
