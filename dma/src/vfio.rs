@@ -3,19 +3,23 @@
 //!
 //! - [`PciAddress`] names a device, [`VfioFunction`] is one that is open: its regions, interrupts and reset.
 //! - All functions of the process share one address space where the kernel allows it: one container of type 1 version 2
-//!   with all their groups. A function whose group cannot join gets a container of its own.
+//!   with all their groups, or one I/O address space of iommufd with all their character devices, where the kernel has that.
+//!   A function that cannot join gets an address space of its own.
 //! - [`VfioError`] says what stands in the way, on which device, and the command that removes it.
 //!
 //! What the kernel tells as bytes is taken apart in `info`, without trust in its lengths; all system calls that have no
 //! wrapper elsewhere stand in `ioctl`.
 
+mod backend;
 mod container;
 mod error;
 mod function;
 mod info;
 mod ioctl;
+mod iommufd;
 mod pci;
 mod sysfs;
+mod type1;
 
 pub use error::VfioError;
 pub use function::VfioFunction;

@@ -187,7 +187,7 @@ impl VfioFunction {
 
     fn fd(&self) -> Result<BorrowedFd<'_>, VfioError> {
         let closed = || self.io("use it", io::Error::other("it is closed"));
-        self.member.device().map(ioctl::device_fd).ok_or_else(closed)
+        self.member.fd().ok_or_else(closed)
     }
 
     fn io(&self, what: &str, source: io::Error) -> VfioError {

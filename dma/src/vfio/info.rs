@@ -38,6 +38,11 @@ pub struct Region {
 /// the interrupt controller.
 const USUAL_RANGES: [RangeInclusive<u64>; 2] = [0..=0xFEDF_FFFF, 0xFEF0_0000..=0x7F_FFFF_FFFF];
 
+/// For a kernel that does not answer.
+pub(super) fn unknown() -> IommuInfo {
+    IommuInfo { page_bytes: 4096, ranges: USUAL_RANGES.to_vec(), mappings_left: None }
+}
+
 /// Reads numbers of the host's byte order at checked offsets.
 #[derive(Clone, Copy)]
 struct Bytes<'a>(&'a [u8]);

@@ -150,3 +150,122 @@ pub(super) fn map(
     // law of `IoBuf`).
     unsafe { container.vfio_dma_map(iova.0, region.len(), region.as_ptr()) }
 }
+
+/// The calls of iommufd (linux/iommufd.h) and those of VFIO for it.
+pub(super) mod iommufd {
+    use std::ops::RangeInclusive;
+
+    use super::*;
+
+    /// A number of linux/iommufd.h: `_IO(IOMMUFD_TYPE, IOMMUFD_CMD_...)`.
+    const fn command(n: u8) -> Opcode {
+        rustix::ioctl::opcode::none(vfio::VFIO_TYPE, n)
+    }
+
+    const IOAS_ALLOC: Opcode = command(0x81);
+    const IOAS_IOVA_RANGES: Opcode = command(0x84);
+    const IOAS_MAP: Opcode = command(0x85);
+    const IOAS_UNMAP: Opcode = command(0x86);
+    const DEVICE_BIND_IOMMUFD: Opcode = number(18);
+    const DEVICE_ATTACH_IOMMUFD_PT: Opcode = number(19);
+
+    /// `IOMMU_IOAS_MAP_FIXED_IOVA`, `_WRITEABLE` and `_READABLE`.
+    const MAP_FLAGS: u32 = 0b111;
+
+    /// More ranges than a kernel has.
+    const MAX_RANGES: u32 = 4096;
+
+    fn low(value: u64) -> u32 {
+        value as u32
+    }
+
+    fn high(value: u64) -> u32 {
+        (value >> 32) as u32
+    }
+
+    /// A 64-bit number as the two words of a structure.
+    fn words(value: u64) -> [u32; 2] {
+        let (low, high) = (low(value), high(value));
+        if cfg!(target_endian = "little") { [low, high] } else { [high, low] }
+    }
+
+    fn word(buffer: &[u64], at: usize) -> u32 {
+        buffer
+            .as_bytes()
+            .get(at * 4..)
+            .and_then(<[u8]>::first_chunk)
+            .map_or(0, |word| u32::from_ne_bytes(*word))
+    }
+
+    /// Makes an I/O address space (`struct iommu_ioas_alloc`); its number.
+    pub(in super::super) fn ioas_alloc(iommufd: BorrowedFd<'_>) -> io::Result<u32> {
+        Ok(word(&call(iommufd, IOAS_ALLOC, &[12, 0, 0])?, 2))
+    }
+
+    /// Binds a device's file to an iommufd (`struct vfio_device_bind_iommufd`, as it was at first).
+    pub(in super::super) fn bind(device: BorrowedFd<'_>, iommufd: BorrowedFd<'_>) -> io::Result<()> {
+        call(device, DEVICE_BIND_IOMMUFD, &[16, 0, iommufd.as_raw_fd().cast_unsigned(), 0]).map(drop)
+    }
+
+    /// Attaches a device to an I/O address space (`struct vfio_device_attach_iommufd_pt`).
+    pub(in super::super) fn attach(device: BorrowedFd<'_>, ioas: u32) -> io::Result<()> {
+        call(device, DEVICE_ATTACH_IOMMUFD_PT, &[12, 0, ioas]).map(drop)
+    }
+
+    /// Where addresses may be, and their alignment in bytes (`struct iommu_ioas_iova_ranges`).
+    pub(in super::super) fn iova_ranges(
+        iommufd: BorrowedFd<'_>,
+        ioas: u32,
+    ) -> io::Result<(Vec<RangeInclusive<u64>>, u64)> {
+        let mut count = 16;
+        loop {
+            let mut ranges = vec![[0u64; 2]; count as usize];
+            let [low, high] = words(ranges.as_mut_ptr().expose_provenance() as u64);
+            let mut buffer: Vec<u64> = [[32, ioas], [count, 0], [low, high], [0, 0]].map(pair).to_vec();
+            let size = Sized { opcode: IOAS_IOVA_RANGES, buffer: &mut buffer };
+            // SAFETY: the structure says how long it is, and how many ranges the list that it points to has room for; the
+            // list is ours and lives until after the call.
+            let result = unsafe { ioctl(iommufd, size) };
+            let wanted = word(&buffer, 2);
+            match result {
+                Ok(()) => {
+                    ranges.truncate(wanted.min(count) as usize);
+                    let alignment = buffer.get(3).copied().unwrap_or(0);
+                    return Ok((ranges.iter().map(|[first, last]| *first..=*last).collect(), alignment));
+                }
+                Err(rustix::io::Errno::MSGSIZE) if wanted > count && wanted <= MAX_RANGES => count = wanted,
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+    }
+
+    fn pair(words: [u32; 2]) -> u64 {
+        u64::from_ne_bytes(
+            words.map(u32::to_ne_bytes).as_flattened().first_chunk().copied().unwrap_or_default(),
+        )
+    }
+
+    /// Maps a region, of whole pages (`struct iommu_ioas_map`).
+    pub(in super::super) fn map(
+        iommufd: BorrowedFd<'_>,
+        ioas: u32,
+        iova: Iova,
+        region: &MemRegion,
+    ) -> io::Result<()> {
+        let [addr, len, at] = [region.addr() as u64, region.len() as u64, iova.0].map(words);
+        let words = [40, MAP_FLAGS, ioas, 0, addr[0], addr[1], len[0], len[1], at[0], at[1]];
+        // The memory is kept, and only copied from and to, as in `map` above.
+        call(iommufd, IOAS_MAP, &words).map(drop)
+    }
+
+    /// Unmaps what was mapped at once (`struct iommu_ioas_unmap`).
+    pub(in super::super) fn unmap(
+        iommufd: BorrowedFd<'_>,
+        ioas: u32,
+        iova: Iova,
+        len_bytes: u64,
+    ) -> io::Result<()> {
+        let [at, len] = [iova.0, len_bytes].map(words);
+        call(iommufd, IOAS_UNMAP, &[24, ioas, at[0], at[1], len[0], len[1]]).map(drop)
+    }
+}

@@ -3,8 +3,11 @@
 
 use std::ffi::OsStr;
 use std::fs;
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+
+use rustix::io::Errno;
 
 use super::error::VfioError;
 use super::pci::PciAddress;
@@ -49,6 +52,23 @@ impl Roots {
     /// The file that stands for a group.
     pub(super) fn group_file(&self, group: u32) -> PathBuf {
         self.dev.join("vfio").join(group.to_string())
+    }
+
+    /// The file that stands for iommufd.
+    pub(super) fn iommu_file(&self) -> PathBuf {
+        self.dev.join("iommu")
+    }
+
+    /// The character device of a device, where the kernel makes one (`vfio-dev/vfioN` in sysfs).
+    pub(super) fn cdev(&self, address: PciAddress) -> Option<PathBuf> {
+        let mut names = fs::read_dir(self.device(address).join("vfio-dev")).ok()?.flatten();
+        let name = names.find_map(|entry| entry.file_name().into_string().ok())?;
+        Some(self.dev.join("vfio/devices").join(name))
+    }
+
+    /// Whether the kernel offers iommufd for a device.
+    pub(super) fn has_iommufd(&self, address: PciAddress) -> bool {
+        self.iommu_file().exists() && self.cdev(address).is_some_and(|path| path.exists())
     }
 
     /// Checks that VFIO can open a device, as far as that shows without trying. Returns its IOMMU group.
@@ -100,17 +120,30 @@ impl Roots {
         VfioError::NoPermission { address, path: path.display().to_string(), owner, mode }
     }
 
+    /// The error for a file that could not be opened.
+    pub(super) fn open_error(&self, address: PciAddress, path: &Path, source: io::Error) -> VfioError {
+        match Errno::from_io_error(&source) {
+            Some(Errno::ACCESS | Errno::PERM) => self.no_permission(address, path),
+            Some(Errno::BUSY) => VfioError::Busy { address, path: path.display().to_string() },
+            _ => VfioError::Io { address, what: format!("open {}", path.display()), source },
+        }
+    }
+
     /// A module's parameter, as text.
     pub(super) fn module_parameter(&self, module: &str, parameter: &str) -> Option<String> {
         let path = self.sys.join("module").join(module).join("parameters").join(parameter);
         Some(fs::read_to_string(path).ok()?.trim().to_owned())
     }
 
-    /// How many bytes of memory the process has locked (`VmLck` of proc_pid_status(5), which VFIO adds to).
+    /// How many bytes of memory the process has locked or pinned (`VmLck` and `VmPin` of proc_pid_status(5): VFIO's
+    /// containers add to the one, iommufd to the other).
     pub(super) fn locked_bytes(&self) -> Option<u64> {
         let text = fs::read_to_string(self.proc.join("self/status")).ok()?;
-        let line = text.lines().find_map(|line| line.strip_prefix("VmLck:"))?;
-        line.split_whitespace().next()?.parse::<u64>().ok()?.checked_mul(1024)
+        let field = |name: &str| -> Option<u64> {
+            let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+            line.split_whitespace().next()?.parse::<u64>().ok()?.checked_mul(1024)
+        };
+        Some(field("VmLck:")?.saturating_add(field("VmPin:").unwrap_or(0)))
     }
 }
 

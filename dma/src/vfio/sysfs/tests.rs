@@ -158,11 +158,26 @@ fn a_group_of_somebody_else() {
 }
 
 #[test]
+fn iommufd_is_found_where_all_of_it_is() {
+    let machine = Machine::new();
+    machine.device(DEVICE, Some(7), Some("vfio-pci"));
+    assert!(!machine.roots.has_iommufd(address()) && machine.roots.cdev(address()).is_none());
+    machine.folder(&format!("bus/pci/devices/{DEVICE}/vfio-dev/vfio3"));
+    let device = machine.roots.dev.join("vfio/devices/vfio3");
+    assert_eq!(machine.roots.cdev(address()).as_ref(), Some(&device));
+    assert!(!machine.roots.has_iommufd(address()));
+    machine.file(&machine.roots.dev, "vfio/devices/vfio3", "");
+    assert!(!machine.roots.has_iommufd(address()), "there is no /dev/iommu");
+    machine.file(&machine.roots.dev, "iommu", "");
+    assert!(machine.roots.has_iommufd(address()));
+}
+
+#[test]
 fn numbers_of_the_kernel() {
     let machine = Machine::new();
     let limit = || machine.roots.module_parameter("vfio_iommu_type1", "dma_entry_limit");
     assert_eq!((limit(), machine.roots.locked_bytes()), (None, None));
     machine.file(&machine.roots.sys, "module/vfio_iommu_type1/parameters/dma_entry_limit", "65535\n");
-    machine.file(&machine.roots.proc, "self/status", "Name:\tx\nVmLck:\t    2048 kB\nVmPin:\t 0 kB\n");
+    machine.file(&machine.roots.proc, "self/status", "Name:\tx\nVmLck:\t    1024 kB\nVmPin:\t 1024 kB\n");
     assert_eq!((limit(), machine.roots.locked_bytes()), (Some("65535".to_owned()), Some(2 << 20)));
 }
