@@ -20,6 +20,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use crate::buffer::{Backing, DmaBuffer};
 use crate::error::{DmaError, check_range};
+use crate::hugepages::HugePages;
 use crate::raw::RawSpan;
 use crate::region::MemRegion;
 
@@ -33,12 +34,15 @@ pub struct CoherentBuffer {
 }
 
 impl CoherentBuffer {
-    /// Maps `len_bytes` zeroed bytes, at a page boundary. Huge pages fall back to ordinary ones where none is free.
+    /// Maps `len_bytes` zeroed bytes, at a page boundary. Huge pages fall back to ordinary ones where none is free, or where
+    /// less than half of one would be used.
     ///
     /// # Errors
     /// As [`DmaBuffer::new`] for ordinary pages.
     pub fn new(len_bytes: usize, backing: Backing) -> Result<CoherentBuffer, DmaError> {
         let align_bytes = rustix::param::page_size();
+        let wasteful = HugePages::probe().is_ok_and(|pages| len_bytes < pages.page_bytes / 2);
+        let backing = if wasteful { backing.without_huge_pages() } else { backing };
         CoherentBuffer::from_region(MemRegion::from_buffer(DmaBuffer::new_or_fallback(
             len_bytes,
             align_bytes,
@@ -322,6 +326,7 @@ mod tests {
             buffer.copy_to(0, &mut bytes).unwrap();
             assert!(bytes.iter().all(|&byte| byte == 0));
             assert!(buffer.region().is_leasable());
+            assert_eq!(buffer.region().fd().is_some(), backing.is_shareable());
         }
     }
 

@@ -1,7 +1,7 @@
 //! [`LookupCache`]: a lane's own view of a [`RegisteredTable`], for the hot path.
 //!
-//! Invariant: `spans` is the snapshot that was current at `generation`. One load of the table's generation tells whether
-//! it still is; the lock is taken only when it is not. A look-up writes nothing that lanes share.
+//! Invariant: `spans` is the snapshot that was current at `generation`, and `last` is of it. One load of the table's
+//! generation tells whether it still is; the lock is taken only when it is not. A look-up writes nothing that lanes share.
 
 use std::sync::Arc;
 
@@ -11,10 +11,11 @@ use crate::payload::Payload;
 /// A lane's cache over the table: the last hit first, then a binary search.
 #[derive(Debug)]
 pub struct LookupCache<T = ()> {
+    /// The last hit, here so that finding it again takes no further memory; of `spans`.
+    last: Option<Span<T>>,
+    generation: u64,
     table: Arc<RegisteredTable<T>>,
     spans: Arc<[Span<T>]>,
-    generation: u64,
-    last: usize,
 }
 
 /// Registered memory that holds a range.
@@ -32,7 +33,7 @@ impl<T: Attachment> LookupCache<T> {
     /// A cache for one lane.
     pub fn new(table: Arc<RegisteredTable<T>>) -> LookupCache<T> {
         let (spans, generation) = table.snapshot();
-        LookupCache { table, spans, generation, last: 0 }
+        LookupCache { last: None, generation, table, spans }
     }
 
     /// The table behind it.
@@ -46,12 +47,11 @@ impl<T: Attachment> LookupCache<T> {
         if self.table.generation() != self.generation {
             self.refresh();
         }
-        let last = self.spans.get(self.last).and_then(|span| span.offset_of(addr, len_bytes));
-        if last.is_none() {
-            self.last = self.search(addr);
-        }
-        let span = self.spans.get(self.last)?;
-        let offset_bytes = span.offset_of(addr, len_bytes)?;
+        let offset_bytes = match self.last.as_ref().and_then(|span| span.offset_of(addr, len_bytes)) {
+            Some(offset_bytes) => offset_bytes,
+            None => self.search(addr, len_bytes)?,
+        };
+        let span = self.last.as_ref()?;
         Some(Hit { value: &span.value, offset_bytes, left_bytes: span.len_bytes - offset_bytes })
     }
 
@@ -61,13 +61,19 @@ impl<T: Attachment> LookupCache<T> {
         payload.as_bufs().iter().all(|buf| self.lookup(buf.addr(), buf.len()).is_some())
     }
 
-    /// The last span that starts at `addr` or before, or the first.
-    fn search(&self, addr: usize) -> usize {
-        self.spans.partition_point(|span| span.addr <= addr).saturating_sub(1)
+    /// Makes the span that holds the range the last hit, if there is one, and tells where in it the range starts.
+    #[inline(never)]
+    fn search(&mut self, addr: usize, len_bytes: usize) -> Option<usize> {
+        let at = self.spans.partition_point(|span| span.addr <= addr).checked_sub(1)?;
+        let span = self.spans.get(at)?;
+        let offset_bytes = span.offset_of(addr, len_bytes)?;
+        self.last = Some(span.clone());
+        Some(offset_bytes)
     }
 
     #[cold]
     fn refresh(&mut self) {
+        self.last = None;
         (self.spans, self.generation) = self.table.snapshot();
     }
 }
