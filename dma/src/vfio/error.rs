@@ -85,7 +85,7 @@ pub enum VfioError {
     },
     /// Another process has the group.
     #[error(
-        "{path}, which stands for PCI device {address}, is in use, by another process (`fuser -v {path}` names it) or by what \
+        "{path}, which stands for PCI device {address}, is in use by another process (`fuser -v {path}` names it), or by what \
          this one has kept of a device that it closed"
     )]
     Busy {

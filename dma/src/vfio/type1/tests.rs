@@ -17,8 +17,8 @@ fn refusals_to_open_say_what_to_do() {
     let error = |errno: Errno| io::Error::from(errno);
     assert_eq!(
         text(CrateError::OpenGroup(error(Errno::BUSY), "7".to_owned())),
-        "/dev/vfio/7, which stands for PCI device 0000:01:00.0, is in use, by another process (`fuser -v /dev/vfio/7` names \
-         it) or by what this one has kept of a device that it closed"
+        "/dev/vfio/7, which stands for PCI device 0000:01:00.0, is in use by another process (`fuser -v /dev/vfio/7` \
+         names it), or by what this one has kept of a device that it closed"
     );
     assert!(
         text(CrateError::OpenGroup(error(Errno::ACCESS), "7".to_owned()))
