@@ -125,6 +125,11 @@ impl Roots {
         match Errno::from_io_error(&source) {
             Some(Errno::ACCESS | Errno::PERM) => self.no_permission(address, path),
             Some(Errno::BUSY) => VfioError::Busy { address, path: path.display().to_string() },
+            // The file of a module that the kernel would load now, and does not find.
+            Some(Errno::NODEV | Errno::NXIO) => {
+                let module = if path == self.iommu_file() { "iommufd" } else { "vfio" };
+                VfioError::ModuleMissing { missing: format!("what {} stands for", path.display()), module }
+            }
             _ => VfioError::Io { address, what: format!("open {}", path.display()), source },
         }
     }

@@ -33,6 +33,10 @@ fn refusals_to_open_say_what_to_do() {
         "PCI device 0000:01:00.0: cannot open /dev/vfio/7: No such file or directory (os error 2)"
     );
     assert_eq!(
+        text(CrateError::OpenContainer(error(Errno::NODEV))),
+        "what /dev/vfio/vfio stands for is not there: the kernel module vfio is missing; as root: modprobe vfio"
+    );
+    assert_eq!(
         text(CrateError::VfioExtension),
         "type 1 of VFIO's containers is not there: the kernel module vfio_iommu_type1 is missing; as root: modprobe \
          vfio_iommu_type1"
