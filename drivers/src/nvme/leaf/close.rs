@@ -87,7 +87,8 @@ impl NvmeQueue {
             if let Some(part) = self.issuer.parts.get_mut(tag.0 as usize) {
                 part.clear();
             }
-            match self.issuer.offer(&mut self.link, tag, request) {
+            let Link::Guest(guest) = &mut self.link else { return };
+            match self.issuer.offer(guest, tag, request) {
                 Offer::Taken => {}
                 Offer::Ended(result) => {
                     slots.end(tag, result);

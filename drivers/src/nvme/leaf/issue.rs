@@ -6,11 +6,11 @@
 //! Invariant: a command's note is [`PLAIN`] if nothing but its success has to be known when it completes. All others have
 //! something in their cold slot.
 
-use corelane_dma::{CoherentArray, IoBuf, Payload};
+use corelane_dma::{CoherentArray, Payload};
 use corelane_engine::block::{Command as Request, Errno, IoResult, Op, ReqFlags, Tag};
 
 use super::lane_dma::LaneDma;
-use super::link::Link;
+use super::link::Way;
 use super::parts::Part;
 use crate::nvme::bus::Bus;
 use crate::nvme::controller::registers::PAGE_BYTES;
@@ -116,21 +116,26 @@ impl Issuer {
 
     /// Sends a command, or its first part.
     #[inline(always)]
-    pub fn offer(&mut self, link: &mut Link, tag: Tag, request: &mut Request) -> Offer {
-        if link.is_full() {
+    pub fn offer<W: Way>(&mut self, way: &mut W, tag: Tag, request: &mut Request) -> Offer {
+        if way.is_full() {
             return Offer::NoRoom;
         }
         if let (Op::Read | Op::Write, Payload::One(buf)) = (request.op(), request.payload())
-            && let Some(mut command) = self.transfer_of_one(tag, request, buf)
+            && let Some(iova) = self.dma.iova(buf.addr(), buf.len())
+            && let Some(data) = prp::short(iova, buf.len() as u64)
         {
-            return if link.push(tag.0, &mut command) { Offer::Taken } else { Offer::NoRoom };
+            let mut command = self.transfer(request, 0, buf.len() as u64);
+            command.data = data;
+            // There is room.
+            way.push(tag.0, &mut command);
+            return Offer::Taken;
         }
-        self.offer_other(link, tag, request)
+        self.offer_other(way, tag, request)
     }
 
-    /// A transfer of one registered buffer, if the controller can be told where it is.
-    #[inline(always)]
-    fn transfer_of_one(&mut self, tag: Tag, request: &Request, buf: &IoBuf) -> Option<Command> {
+    /// A transfer of one registered buffer of more than two pages.
+    fn long_transfer(&mut self, tag: Tag, request: &Request) -> Option<Command> {
+        let Payload::One(buf) = request.payload() else { return None };
         let len = buf.len();
         let iova = self.dma.iova(buf.addr(), len)?;
         let mut command = self.transfer(request, 0, len as u64);
@@ -161,11 +166,14 @@ impl Issuer {
     }
 
     #[inline(never)]
-    fn offer_other(&mut self, link: &mut Link, tag: Tag, request: &mut Request) -> Offer {
+    fn offer_other(&mut self, way: &mut dyn Way, tag: Tag, request: &mut Request) -> Offer {
         let made = match request.op() {
-            Op::Read | Op::Write => return self.offer_part(link, tag, request),
+            Op::Read | Op::Write => match self.long_transfer(tag, request) {
+                Some(command) => Ok(Some(command)),
+                None => return self.offer_part(way, tag, request),
+            },
             // Without a volatile cache all that completed is durable.
-            Op::Flush if !self.write_cache => return Offer::Ended(Ok(())),
+            Op::Flush if !self.write_cache => Ok(None),
             Op::Flush => Ok(Some(Command::new(io::FLUSH, self.nsid))),
             Op::WriteZeroes => self.write_zeroes(request).map(Some),
             Op::Discard => self.discard(tag, request),
@@ -173,7 +181,7 @@ impl Issuer {
         match made {
             Err(error) => Offer::Ended(Err(error.into())),
             Ok(None) => Offer::Ended(Ok(())),
-            Ok(Some(mut command)) => match link.push(tag.0, &mut command) {
+            Ok(Some(mut command)) => match way.push(tag.0, &mut command) {
                 true => Offer::Taken,
                 false => Offer::NoRoom,
             },
@@ -213,11 +221,11 @@ impl Issuer {
     #[cold]
     pub fn completed(
         &mut self,
-        link: &mut Link,
+        way: &mut dyn Way,
         tag: Tag,
         request: &mut Request,
         result: IoResult,
     ) -> Option<IoResult> {
-        if request.note() == PLAIN { Some(result) } else { self.part_completed(link, tag, request, result) }
+        if request.note() == PLAIN { Some(result) } else { self.part_completed(way, tag, request, result) }
     }
 }

@@ -20,11 +20,22 @@ pub const BOUNCE_MAX_BYTES: u64 = 64 << 10;
 
 /// See the module's documentation.
 pub struct LaneDma {
+    /// Where the last look-up was, as long as nothing is registered or unregistered.
+    last: Span,
     cache: LookupCache<Iova>,
     space: Arc<AddressSpace>,
     backing: Backing,
     /// Made when the first command needs it.
     bounce: Option<Bounce>,
+}
+
+/// Registered memory, as the table had it in this generation.
+#[derive(Default)]
+struct Span {
+    generation: u64,
+    addr: usize,
+    len_bytes: usize,
+    iova: u64,
 }
 
 struct Bounce {
@@ -37,6 +48,7 @@ impl LaneDma {
     pub fn new(bus: &dyn Bus) -> LaneDma {
         let space = Arc::clone(bus.dma());
         LaneDma {
+            last: Span::default(),
             cache: LookupCache::new(Arc::clone(space.table())),
             space,
             backing: bus.backing(),
@@ -52,8 +64,26 @@ impl LaneDma {
     /// The I/O address of a range that is registered as one.
     #[inline(always)]
     pub fn iova(&mut self, addr: usize, len_bytes: usize) -> Option<u64> {
+        let offset = addr.wrapping_sub(self.last.addr);
+        let left = self.last.len_bytes.wrapping_sub(offset);
+        if offset < self.last.len_bytes
+            && len_bytes <= left
+            && self.cache.table().generation() == self.last.generation
+        {
+            return Some(self.last.iova + offset as u64);
+        }
+        self.look_up(addr, len_bytes)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn look_up(&mut self, addr: usize, len_bytes: usize) -> Option<u64> {
+        // Before the look-up: what changes after it shows in the next.
+        let generation = self.cache.table().generation();
         let hit = self.cache.lookup(addr, len_bytes)?;
-        Some(hit.value.0.wrapping_add(hit.offset_bytes as u64))
+        let (iova, offset) = (hit.value.0, hit.offset_bytes);
+        self.last = Span { generation, addr: addr - offset, len_bytes: offset + hit.left_bytes, iova };
+        Some(iova + offset as u64)
     }
 
     /// Gives `each` the pieces of a range, if all of it is registered; false if some is not.

@@ -27,6 +27,41 @@ pub struct Own {
     pub host: Host,
 }
 
+/// Where a command can be put.
+pub trait Way {
+    /// Whether there is no room for another.
+    fn is_full(&self) -> bool;
+
+    /// Puts a command there. False, and nothing is done, if there is no room.
+    fn push(&mut self, tag: u32, command: &mut Command) -> bool;
+}
+
+impl Way for QueuePair {
+    #[inline(always)]
+    fn is_full(&self) -> bool {
+        QueuePair::is_full(self)
+    }
+
+    #[inline(always)]
+    fn push(&mut self, tag: u32, command: &mut Command) -> bool {
+        let room = !self.is_full();
+        if room {
+            QueuePair::push(self, tag, command);
+        }
+        room
+    }
+}
+
+impl Way for Guest {
+    fn is_full(&self) -> bool {
+        Guest::is_full(self)
+    }
+
+    fn push(&mut self, tag: u32, command: &mut Command) -> bool {
+        Guest::push(self, tag, command)
+    }
+}
+
 impl Link {
     /// The best way that there is, for the tags `0..tags`. Blocks.
     ///
@@ -63,25 +98,11 @@ impl Link {
         }
     }
 
-    /// Whether no command can be pushed.
-    #[inline(always)]
-    pub fn is_full(&self) -> bool {
+    /// Where commands go.
+    pub fn way(&mut self) -> &mut dyn Way {
         match self {
-            Link::Own(own) => own.pair.is_full(),
-            Link::Guest(guest) => guest.is_full(),
-        }
-    }
-
-    /// Pushes a command. False, and nothing is done, if there is no room.
-    #[inline(always)]
-    pub fn push(&mut self, tag: u32, command: &mut Command) -> bool {
-        match self {
-            Link::Own(own) if own.pair.is_full() => false,
-            Link::Own(own) => {
-                own.pair.push(tag, command);
-                true
-            }
-            Link::Guest(guest) => guest.push(tag, command),
+            Link::Own(own) => &mut own.pair,
+            Link::Guest(guest) => guest,
         }
     }
 

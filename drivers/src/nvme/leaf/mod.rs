@@ -19,11 +19,11 @@ use std::sync::Arc;
 
 use corelane_dma::MemRegion;
 use corelane_engine::aio::{AioContext, Readiness};
-use corelane_engine::block::{BlockError, LeafQueue, LeafTable, Tag};
+use corelane_engine::block::{BlockError, LeafQueue, LeafSlots, LeafTable, Tag};
 
 use alarm::Alarm;
 use issue::{Issuer, Offer, PLAIN};
-use link::{Link, Own};
+use link::{Link, Own, Way};
 use share::HOST_SLOTS;
 
 use super::controller::NvmeController;
@@ -137,43 +137,41 @@ impl NvmeQueue {
     /// Takes all completions that are there.
     #[inline(always)]
     fn take_completions(&mut self) {
-        let NvmeQueue { table, link, issuer, tags, .. } = self;
-        let Link::Own(own) = link else { return self.take_answers() };
-        if !own.pair.has_completion() {
+        let NvmeQueue { table, link, issuer, .. } = self;
+        let Link::Own(Own { pair, host }) = link else { return self.take_answers() };
+        if !pair.has_completion() {
             return;
         }
         let mut slots = table.borrow();
         let mut fault = None;
-        while let Link::Own(own) = &mut *link {
-            let (tag, status) = match own.pair.take() {
-                Some(Ok((tag, found))) => (tag, found.status()),
-                Some(Err(error)) => {
+        while let Some(taken) = pair.take() {
+            let (tag, found) = match taken {
+                Ok((tag, found)) => (Tag(tag), found),
+                Err(error) => {
                     fault = Some(error);
                     break;
                 }
-                None => break,
             };
-            let tag = Tag(tag);
+            let status = found.status();
             if status.is_success() && slots.end_if(tag, |request| request.note() == PLAIN) {
                 continue;
             }
-            if tag.0 >= *tags {
-                own.host.answer(tag.0, status);
-                continue;
-            }
-            let result = if status.is_success() { Ok(()) } else { Err(status.to_io_error()) };
-            let Some(request) = slots.get_mut(tag) else { continue };
-            if let Some(result) = issuer.completed(link, tag, request, result) {
-                slots.end(tag, result);
+            match slots.get_mut(tag) {
+                Some(request) => {
+                    let result = if status.is_success() { Ok(()) } else { Err(status.to_io_error()) };
+                    if let Some(result) = issuer.completed(pair, tag, request, result) {
+                        slots.end(tag, result);
+                    }
+                }
+                None => host.answer(tag.0, status),
             }
         }
         drop(slots);
         self.idle_looks = 0;
-        let Link::Own(own) = &mut self.link else { return };
-        if let (Some(alarm), Some(vector)) = (&self.alarm, own.pair.vector()) {
+        if let (Some(alarm), Some(vector)) = (&self.alarm, pair.vector()) {
             alarm.pass_on(vector);
         }
-        let fault = fault.or_else(|| own.pair.tell_taken().err().map(NvmeError::from));
+        let fault = fault.or_else(|| pair.tell_taken().err().map(NvmeError::from));
         if let Some(error) = fault {
             self.control.fail(&error);
         }
@@ -197,7 +195,7 @@ impl NvmeQueue {
                 Some(status) if status.is_success() => Ok(()),
                 Some(status) => Err(status.to_io_error()),
             };
-            if let Some(result) = issuer.completed(link, tag, request, result) {
+            if let Some(result) = issuer.completed(link.way(), tag, request, result) {
                 slots.end(tag, result);
             }
         }
@@ -214,24 +212,34 @@ impl NvmeQueue {
             }
         }
         let NvmeQueue { table, link, issuer, .. } = self;
-        let mut ended = false;
         let mut slots = table.borrow();
-        while let Some((tag, request)) = slots.take_pending() {
-            match issuer.offer(link, tag, request) {
-                Offer::Taken => {}
-                Offer::Ended(result) => ended |= slots.end(tag, result),
-                Offer::NoRoom => {
-                    slots.put_back(tag);
-                    break;
-                }
-            }
-        }
+        let ended = match link {
+            Link::Own(own) => send_all(&mut slots, issuer, &mut own.pair),
+            Link::Guest(guest) => send_all(&mut slots, issuer, guest),
+        };
         drop(slots);
         if let Err(error) = self.link.tell() {
             self.control.fail(&error.into());
         }
         ended
     }
+}
+
+/// Sends what is pending, as far as there is room. True if a command has ended already.
+#[inline(always)]
+fn send_all<W: Way>(slots: &mut LeafSlots<'_>, issuer: &mut Issuer, way: &mut W) -> bool {
+    let mut ended = false;
+    while let Some((tag, request)) = slots.take_pending() {
+        match issuer.offer(way, tag, request) {
+            Offer::Taken => {}
+            Offer::Ended(result) => ended |= slots.end(tag, result),
+            Offer::NoRoom => {
+                slots.put_back(tag);
+                break;
+            }
+        }
+    }
+    ended
 }
 
 impl LeafQueue for NvmeQueue {

@@ -17,7 +17,7 @@ use corelane_engine::block::{Command as Request, Errno, IoResult, Op, Tag};
 
 use super::issue::{IN_PARTS, Issuer, Offer, PLAIN};
 use super::lane_dma::{BOUNCE_BLOCK_BYTES, BOUNCE_BLOCKS_PER_PART, BOUNCE_MAX_BYTES};
-use super::link::Link;
+use super::link::Way;
 use crate::nvme::queue::prp::{Builder, List};
 use crate::nvme::spec::command::{DataPointer, FLAGS_SGL, SglDescriptor};
 
@@ -62,8 +62,8 @@ enum Hindrance {
 
 impl Issuer {
     /// Sends a request's first part.
-    pub(super) fn offer_part(&mut self, link: &mut Link, tag: Tag, request: &mut Request) -> Offer {
-        match self.send_part(link, tag, request) {
+    pub(super) fn offer_part(&mut self, way: &mut dyn Way, tag: Tag, request: &mut Request) -> Offer {
+        match self.send_part(way, tag, request) {
             Ok(()) => {
                 let whole = self.part(tag).is_some_and(|part| {
                     part.under_way == request.bytes() && part.blocks.is_empty() && part.mappings.is_empty()
@@ -93,7 +93,7 @@ impl Issuer {
     /// A part has completed: the next one, or the end.
     pub(super) fn part_completed(
         &mut self,
-        link: &mut Link,
+        way: &mut dyn Way,
         tag: Tag,
         request: &mut Request,
         result: IoResult,
@@ -106,7 +106,7 @@ impl Issuer {
         let ended = match next {
             Err(Some(error)) => Some(Err(error)),
             Err(None) => Some(Ok(())),
-            Ok(()) => match self.send_part(link, tag, request) {
+            Ok(()) => match self.send_part(way, tag, request) {
                 Ok(()) => None,
                 // It keeps its blocks from part to part, so there is no lack of them, and its command has just left room.
                 Err(Hindrance::NoBlock) => Some(Err(Errno::ENOMEM.into())),
@@ -139,7 +139,7 @@ impl Issuer {
     }
 
     /// Sends the next part of a request.
-    fn send_part(&mut self, link: &mut Link, tag: Tag, request: &mut Request) -> Result<(), Hindrance> {
+    fn send_part(&mut self, way: &mut dyn Way, tag: Tag, request: &mut Request) -> Result<(), Hindrance> {
         let done = self.part(tag).map_or(0, |part| part.done);
         let left = request.bytes().saturating_sub(done);
         let direct = self.find_pieces(tag, request, done, left).then(|| self.describe(tag, left)).flatten();
@@ -152,7 +152,7 @@ impl Issuer {
         if let Some(part) = self.part(tag) {
             part.under_way = bytes;
         }
-        if link.push(tag.0, &mut command) { Ok(()) } else { Err(Hindrance::NoBlock) }
+        if way.push(tag.0, &mut command) { Ok(()) } else { Err(Hindrance::NoBlock) }
     }
 
     /// Finds out where what is left of a request's memory is for the device; false if it cannot be reached. Maps what is

@@ -36,6 +36,8 @@ pub struct QueuePair {
     capacity: u32,
     /// Taken completions are told of once they are so many.
     tell_at: u32,
+    /// The queue's number where a completion has it.
+    sq_id: u32,
     qid: Qid,
     vector: Option<VectorUse>,
     controller: Arc<NvmeController>,
@@ -70,6 +72,7 @@ impl QueuePair {
             capacity: entries - 1,
             sq,
             cq,
+            sq_id: u32::from(qid.0) << 16,
             qid,
             vector,
             controller,
@@ -133,7 +136,7 @@ impl QueuePair {
         let tag = u32::from(found.cid()) & self.tag_mask;
         let expected = u32::from(found.cid()) | IN_FLIGHT;
         // One comparison for both: the queue's number above, and a head below the number of entries.
-        let from_here = found.queue.wrapping_sub(u32::from(self.qid.0) << 16) < self.sq.len();
+        let from_here = (found.word as u32).wrapping_sub(self.sq_id) < self.sq.len();
         match self.cids.get_mut(tag as usize) {
             Some(entry) if *entry == expected && from_here => {
                 *entry &= !IN_FLIGHT;

@@ -40,26 +40,28 @@ pub struct List<'a> {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct NotExpressible;
 
-/// The data pointer of one contiguous piece. The usual case; `len_bytes` is at least 1.
+/// The data pointer of one contiguous piece that starts on a dword and lies in one or two pages, which needs no list.
 #[inline(always)]
-pub fn contiguous(iova: u64, len_bytes: u64, list: &List<'_>) -> Result<DataPointer, NotExpressible> {
+pub fn short(iova: u64, len_bytes: u64) -> Option<DataPointer> {
     let in_first = PAGE - (iova & PAGE_MASK);
-    if len_bytes <= in_first {
-        return check_start(iova, DataPointer { prp1: iova, prp2: 0 });
+    if iova & 3 != 0 || len_bytes > in_first + PAGE {
+        return None;
     }
-    let second = iova + in_first;
-    if len_bytes <= in_first + PAGE {
-        return check_start(iova, DataPointer { prp1: iova, prp2: second });
+    let prp2 = if len_bytes > in_first { iova + in_first } else { 0 };
+    Some(DataPointer { prp1: iova, prp2 })
+}
+
+/// The data pointer of one contiguous piece of at least one byte.
+///
+/// # Errors
+/// [`NotExpressible`] for one that does not start on a dword, or needs more entries than the list holds.
+pub fn contiguous(iova: u64, len_bytes: u64, list: &List<'_>) -> Result<DataPointer, NotExpressible> {
+    if let Some(pointer) = short(iova, len_bytes) {
+        return Ok(pointer);
     }
     let mut builder = Builder::new(list);
     builder.push(iova, len_bytes)?;
     builder.finish()
-}
-
-/// Data starts on a dword (Base 4.1.1, figure 92).
-#[inline(always)]
-fn check_start(iova: u64, pointer: DataPointer) -> Result<DataPointer, NotExpressible> {
-    if iova & 3 == 0 { Ok(pointer) } else { Err(NotExpressible) }
 }
 
 /// Makes entries of pieces.

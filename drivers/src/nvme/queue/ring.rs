@@ -5,7 +5,7 @@
 //! - `tail` and `head` are below the number of entries. No more commands are in flight than the rings have entries, less
 //!   one; the users of the rings see to that, so that neither can overflow.
 //! - A completion entry is taken only when its phase tag says that the controller wrote it. The word with the tag is loaded
-//!   first, with acquire ordering, so that the rest of the entry is as new.
+//!   with acquire ordering, so that the data is as new.
 
 use corelane_dma::{CoherentArray, DmaError};
 
@@ -65,13 +65,11 @@ impl SubmissionRing {
     }
 }
 
-/// A completion as it is found: words 2 and 3 of the entry, and where it lies.
+/// A completion as it is found: the second half of the entry, and where it lies.
 #[derive(Clone, Copy, Debug)]
 pub struct Found {
-    /// SQHD in the lower half, SQID in the upper.
-    pub queue: u32,
-    /// CID in the lower half, phase and status in the upper.
-    pub command: u32,
+    /// From the lowest bits up: SQHD, SQID, CID, phase and status, 16 bits each.
+    pub word: u64,
     /// Which entry of the ring it is.
     pub index: u32,
 }
@@ -80,27 +78,30 @@ impl Found {
     /// CID.
     #[inline(always)]
     pub fn cid(self) -> u16 {
-        self.command as u16
+        (self.word >> 32) as u16
     }
 
     /// The status.
     #[inline(always)]
     pub fn status(self) -> Status {
-        Status((self.command >> 17) as u16)
+        Status((self.word >> 49) as u16)
     }
 
     /// SQHD.
     #[inline(always)]
     pub fn sq_head(self) -> u32 {
-        self.queue & 0xffff
+        self.word as u32 & 0xffff
     }
 
     /// SQID.
     #[inline(always)]
     pub fn sq_id(self) -> u16 {
-        (self.queue >> 16) as u16
+        (self.word >> 16) as u16
     }
 }
+
+/// The phase tag in the second half of an entry.
+const PHASE: u64 = 1 << 48;
 
 /// Where completions are found.
 #[derive(Debug)]
@@ -108,8 +109,8 @@ pub struct CompletionRing {
     entries: CoherentArray<Completion>,
     mask: u32,
     head: u32,
-    /// Bit 16: the phase tag that a new entry has.
-    phase: u32,
+    /// In its bit: the phase tag that a new entry has.
+    phase: u64,
     bell: Bell,
 }
 
@@ -121,7 +122,7 @@ impl CompletionRing {
     pub fn new(memory: &HostMemory, offset_bytes: usize, entries: u32, bell: Bell) -> Result<Self, DmaError> {
         debug_assert!(entries.is_power_of_two());
         let array = memory.array(offset_bytes, entries as usize)?;
-        Ok(CompletionRing { entries: array, mask: entries - 1, head: 0, phase: 1 << 16, bell })
+        Ok(CompletionRing { entries: array, mask: entries - 1, head: 0, phase: PHASE, bell })
     }
 
     /// How many entries there are.
@@ -130,27 +131,26 @@ impl CompletionRing {
     }
 
     #[inline(always)]
-    fn dword3(&self) -> Option<u32> {
-        let word = self.entries.load_acquire32(self.head as usize, Completion::DWORD3)?;
-        ((word ^ self.phase) & 1 << 16 == 0).then_some(word)
+    fn next(&self) -> Option<u64> {
+        let word = self.entries.load_acquire64(self.head as usize, Completion::SECOND_HALF)?;
+        ((word ^ self.phase) & PHASE == 0).then_some(word)
     }
 
     /// Whether there is a completion.
     #[inline(always)]
     pub fn has_next(&self) -> bool {
-        self.dword3().is_some()
+        self.next().is_some()
     }
 
     /// Takes the next completion. The controller learns of it by [`tell`](Self::tell).
     #[inline(always)]
     pub fn take(&mut self) -> Option<Found> {
-        let command = self.dword3()?;
+        let word = self.next()?;
         let index = self.head;
-        let queue = self.entries.load_acquire32(index as usize, Completion::DWORD2)?;
         self.head = (index + 1) & self.mask;
         // Each time around the ring the tag changes its meaning.
-        self.phase ^= u32::from(self.head == 0) << 16;
-        Some(Found { queue, command, index })
+        self.phase ^= u64::from(self.head == 0) << PHASE.trailing_zeros();
+        Some(Found { word, index })
     }
 
     /// Dword 0 of an entry that was just taken.

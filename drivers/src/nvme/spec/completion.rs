@@ -28,12 +28,8 @@ assert_layout!(Completion, 16, {
 });
 
 impl Completion {
-    /// The size of an entry in bytes.
-    pub const BYTES: usize = size_of::<Completion>();
-    /// Where dword 3 (CID, phase and status) lies.
-    pub const DWORD3: usize = 12;
-    /// Where dword 2 (SQHD, SQID) lies.
-    pub const DWORD2: usize = 8;
+    /// Where SQHD, SQID, CID, phase and status lie: 8 bytes.
+    pub const SECOND_HALF: usize = 8;
 
     /// The status.
     pub const fn status(self) -> Status {
