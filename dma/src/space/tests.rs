@@ -358,6 +358,42 @@ fn what_is_idle_is_bounded() {
 }
 
 #[test]
+fn lanes_that_compete_for_few_mappings_leave_none() {
+    let mapper = TableMapper::new("table", IovaConstraints { max_mappings: Some(5), ..constraints(100) });
+    let space = AddressSpace::new(Box::new(mapper.clone())).unwrap();
+    std::thread::scope(|scope| {
+        for lane in 0..4usize {
+            let space = Arc::clone(&space);
+            scope.spawn(move || {
+                let region = Rc::new(memory(8));
+                let mut cache = LookupCache::new(Arc::clone(space.table()));
+                for i in 0..500usize {
+                    let len = (1 + (i + lane) % 3) * PAGE;
+                    let part = region.part(i % 4 * PAGE, len).unwrap();
+                    match space.register(&part) {
+                        Ok(_) => {
+                            assert!(
+                                cache.lookup(part.addr(), len).is_some(),
+                                "seen at once where it was registered"
+                            );
+                            let buf = IoBuf::lease(&region, 0, len).unwrap();
+                            let mapping = space.map_temporary(&buf);
+                            space.unregister(&part).unwrap();
+                            drop(mapping);
+                        }
+                        Err(error) => {
+                            assert!(matches!(error, DmaError::MappingsExhausted { in_use: 5, .. }), "{error}")
+                        }
+                    }
+                }
+            });
+        }
+    });
+    space.flush_temporary();
+    assert_eq!((space.mappings(), mapper.told().mapped.len()), (0, 0));
+}
+
+#[test]
 fn a_group_that_joins_behind_the_mapper_narrows_the_ranges() {
     #[derive(Clone)]
     struct Shrinking(TableMapper, Arc<Mutex<u64>>);
