@@ -254,11 +254,18 @@ impl Worker {
         }
     }
 
+    #[inline]
     fn serve_admin(&mut self) -> bool {
+        let Some(sq) = self.queues.sq(0) else { return false };
+        let tail = sq.tail(&self.shared.violations);
+        let due = tail != sq.head || self.events.is_due();
+        due && self.serve_admin_until(tail)
+    }
+
+    #[cold]
+    fn serve_admin_until(&mut self, tail: u32) -> bool {
         let shared = Arc::clone(&self.shared);
         let violations = &shared.violations;
-        let Some(sq) = self.queues.sq(0) else { return false };
-        let tail = sq.tail(violations);
         let mut posted = self.deliver_events();
         while self.state == State::Ready
             && let Some((sq, cq)) = self.queues.pair(0)
