@@ -194,7 +194,11 @@ impl ModelConfig {
             },
         ];
         checks.into_iter().collect::<Result<(), _>>()?;
-        self.namespaces.iter().try_for_each(NamespaceConfig::validate)
+        let largest_bytes = if self.mdts == 0 { u64::MAX } else { 4096 << self.mdts };
+        self.namespaces.iter().try_for_each(|namespace| {
+            namespace.validate()?;
+            range("the block size with this MDTS", 1 << namespace.lba_shift, 512, largest_bytes)
+        })
     }
 }
 
@@ -236,7 +240,7 @@ mod tests {
     #[test]
     fn every_wrong_value_is_named() {
         type Change = fn(&mut ModelConfig);
-        let cases: [(Change, &str); 7] = [
+        let cases: [(Change, &str); 8] = [
             (|config| config.serial = "x".repeat(21), "serial"),
             (|config| config.model = "m\u{e4}".to_owned(), "model"),
             (|config| config.namespaces.clear(), "namespaces"),
@@ -244,6 +248,7 @@ mod tests {
             (|config| config.vectors = 513, "vectors"),
             (|config| config.shadow_doorbells = true, "shadow"),
             (|config| config.namespaces[0].lba_shift = 8, "block size"),
+            (|config| (config.namespaces[0].lba_shift, config.mdts) = (16, 1), "MDTS"),
         ];
         for (change, word) in cases {
             let mut config = good();
