@@ -11,11 +11,13 @@
 #![allow(unsafe_code)]
 
 use std::os::fd::BorrowedFd;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::arena::Arena;
 use crate::error::{DmaError, check_range};
+use crate::iobuf::IoBuf;
 use crate::mmap::Mapping;
 use crate::raw::RawSpan;
 use crate::region::{MemOwner, MemRegion};
@@ -27,15 +29,21 @@ pub struct DeviceMemory {
     writable: bool,
 }
 
-/// Keeps a mapping of another process' memory.
-struct Mapped(#[allow(dead_code)] Mapping);
+/// Keeps memory that somebody else owns mapped.
+enum Mapped {
+    Region { _region: MemRegion },
+    File { _mapping: Mapping },
+}
 
 impl MemOwner for Mapped {}
 
 impl DeviceMemory {
     /// The memory of a region that was mapped for the device, readable and writable.
     pub fn of(region: &MemRegion) -> DeviceMemory {
-        DeviceMemory { region: region.clone(), writable: true }
+        // The device's own view: what may be leased of the host's does not matter to it.
+        let region =
+            MemRegion::foreign(region.span(), Arc::new(Mapped::Region { _region: region.clone() }), 0);
+        DeviceMemory { region, writable: true }
     }
 
     /// Maps `len_bytes` bytes at `offset_bytes` of a file that the host shares with the device. Both must be multiples of
@@ -53,7 +61,7 @@ impl DeviceMemory {
     ) -> Result<DeviceMemory, DmaError> {
         let mapping = Mapping::of_file(fd, offset_bytes, len_bytes, writable)?;
         let span = mapping.span();
-        let region = MemRegion::foreign(span, Arc::new(Mapped(mapping)), offset_bytes);
+        let region = MemRegion::foreign(span, Arc::new(Mapped::File { _mapping: mapping }), offset_bytes);
         Ok(DeviceMemory { region, writable })
     }
 
@@ -78,9 +86,13 @@ impl DeviceMemory {
         Ok(DeviceMemory { region: self.region.part(offset_bytes, len_bytes)?, writable: self.writable })
     }
 
-    /// The memory as a region that requests can lease from, so that it is used in place.
-    pub fn region(&self) -> &MemRegion {
-        &self.region
+    /// `len_bytes` bytes at `offset_bytes` as the memory of a request, so that they are used in place. Who writes them
+    /// asks [`is_writable`](Self::is_writable) first.
+    ///
+    /// # Errors
+    /// [`DmaError::OutOfBounds`].
+    pub fn lease(&self, offset_bytes: usize, len_bytes: usize) -> Result<IoBuf, DmaError> {
+        IoBuf::lease(&Rc::new(self.region.clone()), offset_bytes, len_bytes)
     }
 
     /// Copies bytes at `offset_bytes` into `to`.

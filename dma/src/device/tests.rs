@@ -84,3 +84,17 @@ fn cells_keep_their_stride() {
     assert!(CellArray::new(memory.clone(), 6, 4).is_err());
     assert!(CellArray::new(memory, 64, 65).is_err());
 }
+
+#[test]
+fn requests_use_the_memory_in_place_whoever_owns_it() {
+    let buffer = std::sync::Arc::new(DmaBuffer::new(4096, 4096, Backing::Pages).unwrap());
+    let region = MemRegion::from_buffer(std::sync::Arc::clone(&buffer));
+    assert!(!region.is_leasable(), "its owner can look at it");
+    let device = DeviceMemory::of(&region);
+    let mut buf = device.lease(4000, 96).unwrap();
+    assert!(buf.as_slice().is_none(), "a lease is not exclusive");
+    buf.copy_from(95, &[7]).unwrap();
+    assert!(device.lease(4000, 97).is_err());
+    drop((buf, device, region));
+    assert_eq!(buffer.as_slice().unwrap()[4095], 7);
+}

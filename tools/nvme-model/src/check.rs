@@ -18,6 +18,11 @@ impl<'a> Checker<'a> {
         Checker { violations, queue, cid }
     }
 
+    /// The command's identifier.
+    pub(crate) fn cid(&self) -> u16 {
+        self.cid
+    }
+
     /// Records what the command breaks; it goes on.
     #[cold]
     pub(crate) fn note(&self, rule: Rule, detail: String) {

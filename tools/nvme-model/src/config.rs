@@ -27,6 +27,8 @@ pub enum NamespaceBacking {
     Zero,
     /// RAM; it reads as zeroes at first.
     Ram(Backing),
+    /// The next node that [`Model::with_nodes`](crate::Model::with_nodes) was given. Its length is the namespace's size.
+    Node,
 }
 
 /// A namespace. They are numbered from 1 in the order given.
@@ -57,6 +59,11 @@ impl NamespaceConfig {
             backing: NamespaceBacking::Ram(Backing::Pages),
             ..NamespaceConfig::null(size_bytes)
         }
+    }
+
+    /// A node of the block layer, in blocks of 4 KiB.
+    pub fn node() -> NamespaceConfig {
+        NamespaceConfig { backing: NamespaceBacking::Node, ..NamespaceConfig::null(0) }
     }
 
     /// A null namespace of `size_bytes` bytes in blocks of 4 KiB.

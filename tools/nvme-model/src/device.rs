@@ -98,6 +98,12 @@ pub enum DeviceError {
         /// What would be right.
         expected: String,
     },
+    /// A node of the block layer that cannot be used as a namespace.
+    #[error("cannot use a node as a namespace: {reason}")]
+    Node {
+        /// Why, and what would be right.
+        reason: String,
+    },
     /// Memory that cannot be had.
     #[error("no memory for {what}: {source}")]
     Memory {

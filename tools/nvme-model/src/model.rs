@@ -8,9 +8,11 @@ use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 
 use corelane_dma::{CellArray, DeviceMemory, DmaBuffer};
+use corelane_engine::block::BlockBackend;
 
 use crate::config::ModelConfig;
 use crate::device::{Device, DeviceError, DoorbellMemory, Region};
+use crate::node::Nodes;
 use crate::pci::{BAR4_BYTES, CONFIG_BYTES};
 use crate::shared::Shared;
 use crate::violation::{Rule, Violation};
@@ -33,12 +35,23 @@ impl Model {
     /// [`DeviceError::Config`], [`DeviceError::Memory`], and [`DeviceError::System`] where the thread cannot be made or
     /// not be kept on its core.
     pub fn new(config: ModelConfig) -> Result<Model, DeviceError> {
+        Model::with_nodes(config, Vec::new())
+    }
+
+    /// As [`new`](Self::new), with nodes of the block layer for the namespaces that are
+    /// [`NamespaceBacking::Node`](crate::NamespaceBacking::Node), in this order. They are used in a lane of their own.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new), and [`DeviceError::Node`].
+    pub fn with_nodes(config: ModelConfig, nodes: Vec<BlockBackend>) -> Result<Model, DeviceError> {
         let core = config.core;
-        let shared = Shared::new(config)?;
+        let lengths: Vec<u64> = nodes.iter().map(BlockBackend::length).collect();
+        let shared = Shared::new(config, &lengths)?;
         let memory = shared.doorbells.memory();
         let words = CellArray::new(memory.clone(), 4, memory.len() / 4)
             .map_err(|source| DeviceError::Memory { what: "doorbells", source })?;
-        let worker = Worker::new(Arc::clone(&shared));
+        let nodes = Nodes::start(nodes, &shared)?;
+        let worker = Worker::new(Arc::clone(&shared), nodes);
         let system = |what| move |source| DeviceError::System { what, source };
         let (pinned, was_pinned) = std::sync::mpsc::sync_channel(1);
         let thread = std::thread::Builder::new()
@@ -230,6 +243,9 @@ impl Device for Model {
     fn reset(&self) {
         self.shared.control().function_reset = true;
         self.shared.changed_and_seen();
+        while self.shared.control().stopping && self.shared.is_alive() {
+            std::thread::yield_now();
+        }
     }
 }
 

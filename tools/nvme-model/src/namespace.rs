@@ -22,13 +22,20 @@ pub(crate) enum Store {
     Null,
     Zero,
     Ram(Arena),
+    /// By its number among the nodes. Commands to it are jobs; nothing is done here.
+    Node(usize),
 }
 
 impl Namespace {
-    pub(crate) fn new(config: &NamespaceConfig) -> Result<Namespace, DeviceError> {
+    /// A namespace; `node` is the number of the next node.
+    pub(crate) fn new(config: &NamespaceConfig, node: &mut usize) -> Result<Namespace, DeviceError> {
         let store = match config.backing {
             NamespaceBacking::Null => Store::Null,
             NamespaceBacking::Zero => Store::Zero,
+            NamespaceBacking::Node => {
+                *node += 1;
+                Store::Node(*node - 1)
+            }
             NamespaceBacking::Ram(backing) => {
                 let memory = |source| DeviceError::Memory { what: "a namespace", source };
                 let len_bytes = (config.blocks() << config.lba_shift) as usize;
@@ -53,7 +60,7 @@ impl Store {
         for segment in segments {
             let Segment { iova, len_bytes } = *segment;
             match self {
-                Store::Null => view.check(iova, len_bytes, true)?,
+                Store::Null | Store::Node(_) => view.check(iova, len_bytes, true)?,
                 Store::Zero => {
                     view.pieces(iova, len_bytes, |memory, offset, _, len| memory.fill(offset, len, 0))?
                 }
@@ -73,7 +80,7 @@ impl Store {
         for segment in segments {
             let Segment { iova, len_bytes } = *segment;
             match self {
-                Store::Null | Store::Zero => view.check(iova, len_bytes, false)?,
+                Store::Null | Store::Zero | Store::Node(_) => view.check(iova, len_bytes, false)?,
                 Store::Ram(arena) => view.pieces(iova, len_bytes, |memory, offset, done, len| {
                     memory.copy_to_arena(offset, arena, at + done as u64, len)
                 })?,
@@ -86,7 +93,7 @@ impl Store {
     /// Copies the bytes at `at` into `to`, for looking at them.
     pub(crate) fn copy_to(&self, at: u64, to: &mut [u8]) -> Result<(), DmaError> {
         match self {
-            Store::Null | Store::Zero => to.fill(0),
+            Store::Null | Store::Zero | Store::Node(_) => to.fill(0),
             Store::Ram(arena) => arena.copy_to(at, to)?,
         }
         Ok(())
@@ -95,7 +102,7 @@ impl Store {
     /// Makes bytes zero, and gives their memory back if `deallocate`.
     pub(crate) fn zero(&self, at: u64, len_bytes: u64, deallocate: bool) -> Result<(), DmaError> {
         match self {
-            Store::Null | Store::Zero => Ok(()),
+            Store::Null | Store::Zero | Store::Node(_) => Ok(()),
             Store::Ram(arena) if deallocate => arena.discard(at, len_bytes),
             Store::Ram(arena) => arena.zero(at, len_bytes),
         }

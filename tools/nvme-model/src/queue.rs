@@ -45,6 +45,10 @@ pub(crate) struct SubmissionQueue {
     pub(crate) cids: Cids,
     /// The next entry to fetch.
     pub(crate) head: u32,
+    /// Tells this queue from earlier ones with its identifier.
+    pub(crate) serial: u64,
+    /// Commands that are in nodes.
+    pub(crate) held: u32,
     /// The last bad doorbell value that was recorded.
     bad_tail: Option<u32>,
 }
@@ -57,7 +61,19 @@ impl SubmissionQueue {
         ring: WordArray<8>,
         doorbell: Doorbell,
     ) -> SubmissionQueue {
-        SubmissionQueue { id, cq, place, ring, doorbell, cids: Cids::new(), head: 0, bad_tail: None }
+        let (head, serial, held) = (0, 0, 0);
+        SubmissionQueue {
+            id,
+            cq,
+            place,
+            ring,
+            doorbell,
+            cids: Cids::new(),
+            head,
+            serial,
+            held,
+            bad_tail: None,
+        }
     }
 
     /// Where the host's entries end now; the same as `head` if there are none.

@@ -23,6 +23,8 @@ pub(crate) struct Queues {
     cqs: Vec<Option<CompletionQueue>>,
     active: Vec<u16>,
     shadow: Option<Shadow>,
+    /// Of the submission queue made last.
+    serial: u64,
 }
 
 fn none<T>(count: usize) -> Vec<Option<T>> {
@@ -33,7 +35,13 @@ impl Queues {
     /// No queues, but room for `pairs` I/O queue pairs and the admin queues.
     pub(crate) fn new(pairs: u16) -> Queues {
         let count = usize::from(pairs) + 1;
-        Queues { sqs: none(count), cqs: none(count), active: Vec::new(), shadow: None }
+        Queues { sqs: none(count), cqs: none(count), active: Vec::new(), shadow: None, serial: 0 }
+    }
+
+    /// Forgets all queues.
+    pub(crate) fn clear(&mut self) {
+        // The serial goes on, so that what comes back late finds no queue.
+        *self = Queues { serial: self.serial, ..Queues::new(self.max_id()) };
     }
 
     /// How many I/O queues of either kind there can be.
@@ -82,7 +90,9 @@ impl Queues {
     }
 
     /// Adds a submission queue, whose identifier is free and in range and whose completion queue exists.
-    pub(crate) fn add_sq(&mut self, queue: SubmissionQueue) {
+    pub(crate) fn add_sq(&mut self, mut queue: SubmissionQueue) {
+        self.serial += 1;
+        queue.serial = self.serial;
         if let Some(cq) = self.cq(queue.cq) {
             cq.users += 1;
         }

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::Thread;
 
-use crate::config::ModelConfig;
+use crate::config::{ModelConfig, NamespaceBacking};
 use crate::device::DeviceError;
 use crate::doorbells::Doorbells;
 use crate::interrupt::Interrupts;
@@ -47,18 +47,31 @@ pub(crate) struct Control {
     pub(crate) bar4: Vec<u8>,
     /// A reset of the function that the polling thread has not carried out yet.
     pub(crate) function_reset: bool,
+    /// Whether the polling thread waits for jobs of nodes before the controller is really disabled.
+    pub(crate) stopping: bool,
 }
 
 impl Shared {
-    pub(crate) fn new(config: ModelConfig) -> Result<Arc<Shared>, DeviceError> {
+    /// A controller of this configuration, over nodes of these lengths.
+    pub(crate) fn new(mut config: ModelConfig, node_bytes: &[u64]) -> Result<Arc<Shared>, DeviceError> {
+        let mut lengths = node_bytes.iter();
+        for namespace in config.namespaces.iter_mut().filter(|one| one.backing == NamespaceBacking::Node) {
+            let missing =
+                || DeviceError::Node { reason: "more namespaces are nodes than there are nodes".to_owned() };
+            namespace.size_bytes = *lengths.next().ok_or_else(missing)?;
+        }
         config.validate()?;
-        let namespaces = config.namespaces.iter().map(Namespace::new).collect::<Result<_, _>>()?;
+        let mut node = 0;
+        let namespaces: Result<Vec<_>, _> =
+            config.namespaces.iter().map(|one| Namespace::new(one, &mut node)).collect();
+        let namespaces = namespaces?;
         let doorbells = Doorbells::new(config.max_queue_pairs, config.doorbell_stride)?;
         let control = Control {
             registers: Registers::new(&config),
             pci: ConfigSpace::new(doorbells.bar_bytes(), config.vectors),
             bar4: vec![0; BAR4_BYTES],
             function_reset: false,
+            stopping: false,
         };
         let shared = Shared {
             namespaces,
@@ -131,6 +144,11 @@ impl Shared {
     /// Whether the polling thread shall end.
     pub(crate) fn is_stopping(&self) -> bool {
         self.stop.load(Ordering::Acquire)
+    }
+
+    /// Whether the polling thread still runs.
+    pub(crate) fn is_alive(&self) -> bool {
+        !self.ended.load(Ordering::Acquire)
     }
 
     /// Says that the polling thread has ended.

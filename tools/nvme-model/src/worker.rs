@@ -20,6 +20,7 @@ use crate::doorbells::{Doorbell, head_cell, tail_cell};
 use crate::interrupt::{Vectors, signal};
 use crate::io::{Io, IoContext};
 use crate::memory::View;
+use crate::node::{Nodes, Token};
 use crate::queue::{CompletionQueue, SubmissionQueue};
 use crate::queues::Queues;
 use crate::shared::Shared;
@@ -37,6 +38,8 @@ pub(crate) enum State {
     Starting(Instant),
     /// Commands are served.
     Ready,
+    /// CC.EN is 0, but nodes still use the host's memory; CSTS stays as it was until they do not.
+    Stopping,
     /// CSTS.CFS is set; nothing is served until the host disables the controller.
     Failed,
 }
@@ -53,6 +56,9 @@ pub(crate) struct Worker {
     pub(crate) events: Events,
     pub(crate) errors: ErrorLog,
     pub(crate) io: Io,
+    pub(crate) nodes: Nodes,
+    /// Completions for which there was no room.
+    pub(crate) late: Vec<(Token, Status)>,
     /// For admin commands.
     pub(crate) segments: Segments,
     seen: u64,
@@ -69,7 +75,7 @@ impl Drop for Ending {
 }
 
 impl Worker {
-    pub(crate) fn new(shared: Arc<Shared>) -> Worker {
+    pub(crate) fn new(shared: Arc<Shared>, nodes: Nodes) -> Worker {
         Worker {
             view: shared.memory.view(),
             vectors: shared.interrupts.snapshot(),
@@ -80,7 +86,9 @@ impl Worker {
             events: Events::default(),
             errors: ErrorLog::default(),
             io: Io::new(shared.namespaces.len()),
+            nodes,
             segments: Segments::default(),
+            late: Vec::new(),
             // Generation 0 is what was before the thread; it takes over once in any case.
             seen: u64::MAX,
             memory_seen: 0,
@@ -95,7 +103,7 @@ impl Worker {
         loop {
             if self.shared.generation() != self.seen {
                 if self.shared.is_stopping() {
-                    return;
+                    return self.wait_for_jobs();
                 }
                 self.take_over();
                 back_off.reset();
@@ -124,6 +132,14 @@ impl Worker {
                 }
                 now
             }
+            State::Stopping => {
+                let done = self.jobs_are_done();
+                if done {
+                    self.state = State::Disabled;
+                    self.follow_registers();
+                }
+                done
+            }
             State::Disabled | State::Failed => false,
         }
     }
@@ -148,26 +164,31 @@ impl Worker {
     fn follow_registers(&mut self) {
         let shared = Arc::clone(&self.shared);
         let mut control = shared.control();
-        if std::mem::take(&mut control.function_reset) {
+        let disable =
+            !control.registers.cc.enabled() && !matches!(self.state, State::Disabled | State::Stopping);
+        if control.function_reset || disable {
             self.drop_queues();
+        }
+        control.stopping = self.state == State::Stopping;
+        if control.stopping {
+            return;
+        }
+        if std::mem::take(&mut control.function_reset) {
             control.registers.function_reset();
             control.pci.reset();
         }
         let registers = &mut control.registers;
-        match (registers.cc.enabled(), self.state) {
-            (true, State::Disabled) => match self.create_admin_queues(registers) {
+        if !registers.cc.enabled() {
+            registers.controller_reset();
+        } else if self.state == State::Disabled {
+            match self.create_admin_queues(registers) {
                 Ok(()) => self.state = State::Starting(Instant::now() + self.shared.config.ready_delay),
                 Err(violation) => {
                     self.shared.violations.add(violation);
                     registers.csts |= CSTS_CFS;
                     self.state = State::Failed;
                 }
-            },
-            (false, State::Ready | State::Starting(_) | State::Failed) => {
-                self.drop_queues();
-                registers.controller_reset();
             }
-            _ => {}
         }
         if registers.cc.shn() != 0 {
             registers.csts = registers.csts & !CSTS_SHST | CSTS_SHST_COMPLETE;
@@ -187,8 +208,9 @@ impl Worker {
 
     /// Forgets all queues and what a controller reset loses.
     fn drop_queues(&mut self) {
-        self.state = State::Disabled;
-        self.queues = Queues::new(self.shared.config.max_queue_pairs);
+        self.state = if self.jobs_are_done() { State::Disabled } else { State::Stopping };
+        self.queues.clear();
+        self.late.clear();
         self.features = Features::new(&self.shared.config);
         self.events = Events::default();
         let cells = self.shared.doorbells.cells();
@@ -317,13 +339,10 @@ impl Worker {
 
     #[inline]
     fn serve_io(&mut self) -> bool {
-        let Worker { shared, queues, view, io, vectors, errors, page_bytes, .. } = self;
-        let mut context = IoContext {
-            shared,
-            view,
-            rules: PointerRules { page_bytes: *page_bytes, sgls: shared.config.sgls },
-        };
-        let mut worked = false;
+        let mut worked = self.nodes.outstanding() + self.late.len() > 0 && self.finish_held();
+        let Worker { shared, queues, view, io, nodes, vectors, errors, page_bytes, .. } = self;
+        let rules = PointerRules { page_bytes: *page_bytes, sgls: shared.config.sgls };
+        let mut context = IoContext { shared, view, rules, nodes, queue: (0, 0) };
         for index in 0..queues.active_len() {
             let Some((sq, cq)) = queues.active(index) else { continue };
             let tail = sq.tail(&shared.violations);
@@ -363,13 +382,19 @@ fn serve_queue(
     errors: &mut ErrorLog,
 ) -> bool {
     let shared = context.shared;
+    context.queue = (sq.id, sq.serial);
     let mut posted = false;
     while sq.head != tail && cq.has_room(&shared.violations) {
         let Some(command) = sq.fetch() else { break };
         let cid = command.cid();
         let check = Checker::new(&shared.violations, sq.id, cid);
-        let status =
-            if sq.cids.begin(cid) { io.carry_out(&command, context, &check) } else { cid_conflict(&check) };
+        let fresh = sq.cids.begin(cid);
+        let ended = if fresh { io.carry_out(&command, context, &check) } else { Some(cid_conflict(&check)) };
+        let Some(status) = ended else {
+            sq.cids.hold_last();
+            sq.held += 1;
+            continue;
+        };
         if !status.is_success() {
             errors.add(&command, sq.id, status);
         }

@@ -167,8 +167,9 @@ fn namespace_data(namespace: &Namespace, nsid: u32) -> Vec<u8> {
     data.nsfeat = u8::from(optimal) << 4;
     data.flbas = u8::from(config.metadata_extended) << 4;
     data.mc = if config.metadata_bytes > 0 { 1 << u8::from(!config.metadata_extended) } else { 0 };
-    // Deallocated blocks read as zeroes; Write Zeroes can deallocate. Nothing is promised where nothing is kept.
-    data.dlfeat = if matches!(namespace.store, Store::Null) { 0 } else { 0b1001 };
+    // Deallocated blocks read as zeroes; Write Zeroes can deallocate. Of what is not kept here nothing is promised.
+    let keeps = matches!(namespace.store, Store::Zero | Store::Ram(_));
+    data.dlfeat = if keeps { 0b1001 } else { 0 };
     data.noiob = U16::new(config.io_boundary_blocks);
     data.nvmcap = U128::new(capacity(namespace).into());
     let less_one = |blocks: u16| U16::new(blocks.saturating_sub(1));

@@ -142,6 +142,7 @@ impl Worker {
                 format!("submission queue {id} does not exist"),
             ));
         }
+        self.wait_for_queue(id);
         self.queues.remove_sq(id);
         self.shared.doorbells.cells().store(tail_cell(id), 0);
         Ok(0)

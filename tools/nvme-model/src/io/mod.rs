@@ -3,12 +3,14 @@
 //! Invariants: a range is checked before anything moves; data moves between the host's memory and the namespace without a
 //! copy in between; nothing is allocated for a command once the scratch lists have grown.
 
+mod held;
 mod ranges;
 
 use crate::check::Checker;
 use crate::data::{PointerRules, Segments};
 use crate::memory::View;
-use crate::namespace::Namespace;
+use crate::namespace::{Namespace, Store};
+use crate::node::{Nodes, Work};
 use crate::shared::Shared;
 use crate::violation::Rule;
 use crate::wire::command::{Command, NSID_ALL, nvm};
@@ -19,6 +21,9 @@ pub(crate) struct IoContext<'a> {
     pub(crate) shared: &'a Shared,
     pub(crate) view: &'a mut View,
     pub(crate) rules: PointerRules,
+    pub(crate) nodes: &'a mut Nodes,
+    /// The queue that is served, and its serial.
+    pub(crate) queue: (u16, u64),
 }
 
 /// What was read and written, for the health log.
@@ -44,6 +49,17 @@ pub(crate) struct Io {
 const DWORD12: u32 = 0xFC00_FFFF;
 /// The bits of double word 13: the dataset management hints.
 const DWORD13: u32 = 0xFF;
+/// Force Unit Access.
+const FUA: u32 = 1 << 30;
+
+/// How far a command got.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Step {
+    /// It is carried out.
+    Done,
+    /// A node carries it out; its status comes later.
+    Held,
+}
 
 /// A range of blocks that lies within its namespace.
 #[derive(Clone, Copy)]
@@ -72,20 +88,20 @@ impl Io {
         })
     }
 
-    /// Carries out one command.
+    /// Carries out one command. `None`: a node has it, and its status comes later.
     #[inline]
     pub(crate) fn carry_out(
         &mut self,
         command: &Command,
         context: &mut IoContext<'_>,
         check: &Checker<'_>,
-    ) -> Status {
+    ) -> Option<Status> {
         // Fused operations are not offered; with PSDT and the reserved bits they are the rare case.
         let (fuse, flags) = (command.fuse(), command.reserved_flags());
         if fuse | flags != 0 {
             check.note(Rule::ReservedField, format!("FUSE is {fuse}, the reserved flags {flags:#x}"));
             if fuse != 0 {
-                return Status::INVALID_FIELD.dnr();
+                return Some(Status::INVALID_FIELD.dnr());
             }
         }
         let config = &context.shared.config;
@@ -103,8 +119,9 @@ impl Io {
             }
         };
         match result {
-            Ok(()) => Status::SUCCESS,
-            Err(status) => status,
+            Ok(Step::Done) => Some(Status::SUCCESS),
+            Ok(Step::Held) => None,
+            Err(status) => Some(status),
         }
     }
 
@@ -114,16 +131,20 @@ impl Io {
         command: &Command,
         context: &mut IoContext<'_>,
         check: &Checker<'_>,
-    ) -> Result<(), Status> {
+    ) -> Result<Step, Status> {
         let (namespace, blocks) = self.transfer(command, context, check)?;
-        let segments = self.segments.list();
-        let result = namespace.store.read(blocks.at, segments, context.view);
-        result.map_err(|fault| check.fault("the memory to read into", fault))?;
+        let step = if let Store::Node(node) = namespace.store {
+            self.hold_transfer(Work::Read, node, blocks, context, check)?
+        } else {
+            let result = namespace.store.read(blocks.at, self.segments.list(), context.view);
+            result.map_err(|fault| check.fault("the memory to read into", fault))?;
+            Step::Done
+        };
         if let Some(counters) = self.counters.get_mut(command.nsid() as usize - 1) {
             counters.reads += 1;
             counters.read_bytes += blocks.len_bytes;
         }
-        Ok(())
+        Ok(step)
     }
 
     #[inline]
@@ -132,16 +153,21 @@ impl Io {
         command: &Command,
         context: &mut IoContext<'_>,
         check: &Checker<'_>,
-    ) -> Result<(), Status> {
+    ) -> Result<Step, Status> {
         let (namespace, blocks) = self.transfer(command, context, check)?;
-        let segments = self.segments.list();
-        let result = namespace.store.write(blocks.at, segments, context.view);
-        result.map_err(|fault| check.fault("the memory to write from", fault))?;
+        let step = if let Store::Node(node) = namespace.store {
+            let fua = command.dword(12) & FUA != 0;
+            self.hold_transfer(Work::Write { fua }, node, blocks, context, check)?
+        } else {
+            let result = namespace.store.write(blocks.at, self.segments.list(), context.view);
+            result.map_err(|fault| check.fault("the memory to write from", fault))?;
+            Step::Done
+        };
         if let Some(counters) = self.counters.get_mut(command.nsid() as usize - 1) {
             counters.writes += 1;
             counters.written_bytes += blocks.len_bytes;
         }
-        Ok(())
+        Ok(step)
     }
 
     /// What a command with data and blocks needs: its namespace, its range, and `self.segments`.
@@ -211,17 +237,25 @@ fn within(first: u64, count: u64, namespace: &Namespace, check: &Checker<'_>) ->
     Ok(Blocks { at: first << shift, len_bytes: count << shift })
 }
 
-/// Flush (base 7.1): everything is as stable as RAM is.
-fn flush(command: &Command, context: &IoContext<'_>, check: &Checker<'_>) -> Result<(), Status> {
+/// Flush (base 7.1): what is kept here is as stable as RAM is.
+fn flush(command: &Command, context: &mut IoContext<'_>, check: &Checker<'_>) -> Result<Step, Status> {
     check.reserved(command, 2, &[0; 14]);
-    if command.nsid() != NSID_ALL {
-        namespace(command.nsid(), context.shared, check)?;
+    if command.nsid() == NSID_ALL {
+        let any = context.shared.namespaces.iter().any(|one| matches!(one.store, Store::Node(_)));
+        return Ok(if any {
+            context.hold(Work::Flush { all: true }, 0, Vec::new(), check)
+        } else {
+            Step::Done
+        });
     }
-    Ok(())
+    match namespace(command.nsid(), context.shared, check)?.store {
+        Store::Node(node) => Ok(context.hold(Work::Flush { all: false }, node, Vec::new(), check)),
+        _ => Ok(Step::Done),
+    }
 }
 
 /// Write Zeroes (NVM command set 3.2.8).
-fn write_zeroes(command: &Command, context: &IoContext<'_>, check: &Checker<'_>) -> Result<(), Status> {
+fn write_zeroes(command: &Command, context: &mut IoContext<'_>, check: &Checker<'_>) -> Result<Step, Status> {
     const DEALLOCATE: u32 = 1 << 25;
     check.reserved(command, 2, &[0; 8]);
     check.reserved(command, 12, &[DWORD12 | DEALLOCATE, 0]);
@@ -233,13 +267,18 @@ fn write_zeroes(command: &Command, context: &IoContext<'_>, check: &Checker<'_>)
         return Err(check.refuse(Status::INVALID_FIELD, Rule::Range, text));
     }
     let deallocate = command.dword(12) & DEALLOCATE != 0;
-    namespace.store.zero(blocks.at, blocks.len_bytes, deallocate).map_err(|_| Status::WRITE_FAULT)
+    if let Store::Node(node) = namespace.store {
+        let work = Work::Zero { may_unmap: deallocate };
+        return Ok(context.hold(work, node, vec![(blocks.at, blocks.len_bytes)], check));
+    }
+    let zeroed = namespace.store.zero(blocks.at, blocks.len_bytes, deallocate);
+    zeroed.map(|()| Step::Done).map_err(|_| Status::WRITE_FAULT)
 }
 
 /// Verify (NVM command set 3.2.6): the blocks can always be read.
-fn verify(command: &Command, context: &IoContext<'_>, check: &Checker<'_>) -> Result<(), Status> {
+fn verify(command: &Command, context: &IoContext<'_>, check: &Checker<'_>) -> Result<Step, Status> {
     check.reserved(command, 2, &[0; 8]);
     check.reserved(command, 12, &[DWORD12, 0]);
     let namespace = namespace(command.nsid(), context.shared, check)?;
-    range(command, namespace, check).map(|_| ())
+    range(command, namespace, check).map(|_| Step::Done)
 }

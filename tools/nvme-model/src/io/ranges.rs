@@ -2,8 +2,10 @@
 //!
 //! Invariant: all ranges of a list are checked before the first one is deallocated.
 
-use super::{Io, IoContext, namespace, within};
+use super::{Io, IoContext, Step, namespace, within};
 use crate::check::Checker;
+use crate::namespace::Store;
+use crate::node::Work;
 use crate::violation::Rule;
 use crate::wire::command::Command;
 use crate::wire::status::Status;
@@ -20,8 +22,11 @@ impl Io {
         command: &Command,
         context: &mut IoContext<'_>,
         check: &Checker<'_>,
-    ) -> Result<(), Status> {
+    ) -> Result<Step, Status> {
         let (namespace, blocks) = self.transfer(command, context, check)?;
+        if let Store::Node(node) = namespace.store {
+            return self.hold_transfer(Work::Compare, node, blocks, context, check);
+        }
         let [host, ours] = &mut self.scratch;
         host.resize(blocks.len_bytes as usize, 0);
         ours.resize(blocks.len_bytes as usize, 0);
@@ -35,7 +40,7 @@ impl Io {
             rest = later;
         }
         namespace.store.copy_to(blocks.at, ours).map_err(|_| Status::READ_ERROR)?;
-        if host == ours { Ok(()) } else { Err(Status::COMPARE_FAILURE.dnr()) }
+        if host == ours { Ok(Step::Done) } else { Err(Status::COMPARE_FAILURE.dnr()) }
     }
 
     /// Dataset Management (NVM command set 3.2.3). All but Deallocate are hints.
@@ -44,7 +49,7 @@ impl Io {
         command: &Command,
         context: &mut IoContext<'_>,
         check: &Checker<'_>,
-    ) -> Result<(), Status> {
+    ) -> Result<Step, Status> {
         const DEALLOCATE: u32 = 1 << 2;
         check.reserved(command, 2, &[0; 4]);
         check.reserved(command, 10, &[0xFF, 0x7, 0, 0, 0, 0]);
@@ -75,13 +80,21 @@ impl Io {
                 }
             }
             if command.dword(11) & DEALLOCATE == 0 {
-                return Ok(());
+                return Ok(Step::Done);
             }
             let wanted = ranges.iter().map(fields).filter(|(_, blocks, _)| *blocks > 0);
-            wanted.into_iter().try_for_each(|(_, blocks, first)| {
-                let range = within(first, blocks.into(), namespace, check)?;
+            let mut wanted = wanted.map(|(_, blocks, first)| within(first, blocks.into(), namespace, check));
+            if let Store::Node(node) = namespace.store {
+                let ranges = wanted
+                    .map(|range| range.map(|range| (range.at, range.len_bytes)))
+                    .collect::<Result<_, _>>()?;
+                return Ok(context.hold(Work::Discard, node, ranges, check));
+            }
+            wanted.try_for_each(|range| {
+                let range = range?;
                 namespace.store.zero(range.at, range.len_bytes, true).map_err(|_| Status::WRITE_FAULT)
-            })
+            })?;
+            Ok(Step::Done)
         });
         self.scratch[0] = list;
         result

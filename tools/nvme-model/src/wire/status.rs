@@ -39,6 +39,7 @@ impl Status {
     pub const SGL_TYPE_INVALID: Status = generic(0x11);
     pub const PRP_OFFSET_INVALID: Status = generic(0x13);
     pub const LBA_OUT_OF_RANGE: Status = generic(0x80);
+    pub const CAPACITY_EXCEEDED: Status = generic(0x81);
 
     pub const CQ_INVALID: Status = specific(0x00);
     pub const INVALID_QUEUE_ID: Status = specific(0x01);

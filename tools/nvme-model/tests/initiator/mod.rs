@@ -5,6 +5,7 @@
 use std::time::{Duration, Instant};
 
 use corelane_dma::{Backing, CellArray, DeviceMemory, DmaBuffer, MemRegion, WordArray};
+use corelane_engine::block::BlockBackend;
 use corelane_nvme_model::{Device, Model, ModelConfig, Region};
 
 /// Where the initiator's memory lies for the controller.
@@ -89,8 +90,13 @@ const PATIENCE: Duration = Duration::from_secs(20);
 impl Initiator {
     /// A controller that is mapped but not enabled.
     pub fn disabled(config: ModelConfig) -> Initiator {
+        Initiator::with_nodes(config, Vec::new())
+    }
+
+    /// The same, over nodes of the block layer.
+    pub fn with_nodes(config: ModelConfig, nodes: Vec<BlockBackend>) -> Initiator {
         let stride = 4 << config.doorbell_stride;
-        let model = Model::new(config).unwrap();
+        let model = Model::with_nodes(config, nodes).unwrap();
         let region = MemRegion::from_buffer(DmaBuffer::new(MEMORY_BYTES, 4096, Backing::Pages).unwrap());
         let memory = DeviceMemory::of(&region);
         model.dma_map(IOVA, memory.clone()).unwrap();
@@ -144,7 +150,7 @@ impl Initiator {
         self.write64(0x30, Self::queue_iova(0, true));
         self.write32(0x14, 0x0046_0001);
         self.wait_status(1, 1);
-        self.add_pair(0, ADMIN_ENTRIES);
+        self.add_pair(0, [ADMIN_ENTRIES; 2]);
     }
 
     pub fn disable(&mut self) {
@@ -157,12 +163,12 @@ impl Initiator {
         (iova - IOVA) as usize
     }
 
-    fn add_pair(&mut self, id: u16, entries: usize) {
+    fn add_pair(&mut self, id: u16, [sq_entries, cq_entries]: [usize; 2]) {
         let (sq, cq) = (self.at(Self::queue_iova(id, false)), self.at(Self::queue_iova(id, true)));
-        self.memory.fill(sq, entries * 64, 0).unwrap();
-        self.memory.fill(cq, entries * 16, 0).unwrap();
-        let sq = WordArray::new(self.memory.part(sq, entries * 64).unwrap(), entries).unwrap();
-        let cq = WordArray::new(self.memory.part(cq, entries * 16).unwrap(), entries).unwrap();
+        self.memory.fill(sq, sq_entries * 64, 0).unwrap();
+        self.memory.fill(cq, cq_entries * 16, 0).unwrap();
+        let sq = WordArray::new(self.memory.part(sq, sq_entries * 64).unwrap(), sq_entries).unwrap();
+        let cq = WordArray::new(self.memory.part(cq, cq_entries * 16).unwrap(), cq_entries).unwrap();
         self.pairs[usize::from(id)] = Some(Pair { sq, cq, tail: 0, head: 0, phase: 1 });
     }
 
@@ -173,11 +179,16 @@ impl Initiator {
 
     /// As `make_pair`, with double word 11 of Create I/O Completion Queue.
     pub fn make_pair_with(&mut self, id: u16, entries: usize, cq_dword11: u32) {
+        self.make_uneven_pair(id, [entries, entries], cq_dword11);
+    }
+
+    /// As `make_pair_with`, with so many entries for commands and so many for completions.
+    pub fn make_uneven_pair(&mut self, id: u16, entries: [usize; 2], cq_dword11: u32) {
         self.add_pair(id, entries);
-        let dword10 = (entries as u32 - 1) << 16 | u32::from(id);
-        let cq = Cmd::new(5, 0).prp(Self::queue_iova(id, true), 0).set(10, dword10).set(11, cq_dword11);
+        let [sq_dword10, cq_dword10] = entries.map(|entries| (entries as u32 - 1) << 16 | u32::from(id));
+        let cq = Cmd::new(5, 0).prp(Self::queue_iova(id, true), 0).set(10, cq_dword10).set(11, cq_dword11);
         assert_eq!(self.admin(cq).status, 0);
-        let sq = Cmd::new(1, 0).prp(Self::queue_iova(id, false), 0).set(10, dword10);
+        let sq = Cmd::new(1, 0).prp(Self::queue_iova(id, false), 0).set(10, sq_dword10);
         assert_eq!(self.admin(sq.set(11, u32::from(id) << 16 | 1)).status, 0);
     }
 
@@ -199,6 +210,12 @@ impl Initiator {
     pub fn ring(&self, queue: u16) {
         let tail = self.pairs[usize::from(queue)].as_ref().unwrap().tail;
         self.doorbells.store(2 * usize::from(queue), tail as u32);
+    }
+
+    /// Returns when the controller has fetched what was rung before: its thread has taken over twice, and served between.
+    pub fn settle(&self) {
+        self.model.violations();
+        self.model.violations();
     }
 
     /// Writes any doorbell: 2 * queue for the tail, 2 * queue + 1 for the head.
