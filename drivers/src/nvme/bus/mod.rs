@@ -8,6 +8,8 @@
 //! - Memory that the device is told of lies in the bus's address space ([`Bus::dma`]) as long as the device may use it.
 //! - What a bus returns is the device's word: whoever reads a register checks it.
 
+pub mod vfio_user;
+
 use std::fmt;
 use std::io;
 use std::os::fd::BorrowedFd;
