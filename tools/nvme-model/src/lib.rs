@@ -8,7 +8,7 @@
 //!   by I/O virtual address, interrupts as eventfds.
 //! - [`Model`] is the controller behind it, with the thread that serves it; [`ModelConfig`] says what it is like, and
 //!   [`Violation`] what an initiator did wrong.
-//! - [`ModelBus`] joins it to the driver within one process.
+//! - [`ModelBus`] joins it to the driver within one process; [`server`] offers it to other processes over vfio-user.
 //!
 //! One thread serves a controller: it polls the doorbells, which are memory shared with the host, fetches commands from the
 //! host's memory and moves data between that and the namespaces in place. Everything else (registers, mappings, interrupt
@@ -33,6 +33,7 @@ mod pci;
 mod queue;
 mod queues;
 mod registers;
+pub mod server;
 mod shared;
 mod violation;
 pub mod wire;
