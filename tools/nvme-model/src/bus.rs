@@ -68,7 +68,7 @@ impl ModelBus {
     /// # Errors
     /// [`DmaError`] where the doorbells cannot be shared; no case is known.
     pub fn new(address: &str, model: Arc<Model>) -> Result<Arc<ModelBus>, DmaError> {
-        let doorbells = MmioRegion::from_shared(Arc::clone(model.doorbell_buffer()))?;
+        let doorbells = MmioRegion::from_region(model.doorbell_region().clone())?;
         let dma = AddressSpace::new(Box::new(Mapper(Arc::clone(&model))))?;
         Ok(Arc::new(ModelBus { address: address.to_owned(), model, doorbells, dma }))
     }

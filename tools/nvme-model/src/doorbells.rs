@@ -1,12 +1,13 @@
 //! The doorbells (PCIe transport 1.0, section 3.1.2.1): memory that hosts write and the polling thread reads, in place of
 //! registers that would have to trap.
 //!
-//! Invariant: the memory is a sealed memfd that reaches to the end of BAR 0, so a client can map all of it. Doorbells of
-//! queues that do not exist are in it too; a value found there is an error of the host.
+//! Invariant: the memory is a part of a sealed memfd laid out as BAR 0 is, from the doorbells to the end, so a client can
+//! map all of it. The file has the same offsets as the BAR because vfio-user has one distance between the two for a whole
+//! region, which cannot be negative; nobody uses the pages before the doorbells. Doorbells of queues that do not exist are
+//! in the memory too; a value found there is an error of the host.
 
 use std::io::ErrorKind;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
 
 use corelane_dma::{Backing, CellArray, DeviceMemory, DmaBuffer, MemRegion};
 
@@ -50,7 +51,7 @@ pub(crate) fn head_cell(queue: u16) -> usize {
 /// All doorbells.
 #[derive(Debug)]
 pub(crate) struct Doorbells {
-    buffer: Arc<DmaBuffer>,
+    region: MemRegion,
     fd: OwnedFd,
     memory: DeviceMemory,
     cells: CellArray,
@@ -66,27 +67,27 @@ impl Doorbells {
         let len_bytes = bar_bytes - DOORBELLS as usize;
         let what = "doorbells";
         let memory = |source| DeviceError::Memory { what, source };
-        let buffer = Arc::new(DmaBuffer::new(len_bytes, 4096, Backing::Memfd).map_err(memory)?);
-        let device = DeviceMemory::of(&MemRegion::from_buffer(Arc::clone(&buffer)));
+        let bar = DmaBuffer::new(bar_bytes, 4096, Backing::Memfd).map_err(memory)?;
+        let region = MemRegion::from_buffer(bar).part(DOORBELLS as usize, len_bytes).map_err(memory)?;
+        let device = DeviceMemory::of(&region);
         let cells = CellArray::new(device.clone(), stride_bytes, len_bytes / stride_bytes).map_err(memory)?;
         let missing =
             || DeviceError::System { what: "share the doorbells", source: ErrorKind::Unsupported.into() };
-        let fd = buffer
-            .fd()
-            .ok_or_else(missing)?
+        let (fd, _) = region.fd().ok_or_else(missing)?;
+        let fd = fd
             .try_clone_to_owned()
             .map_err(|source| DeviceError::System { what: "share the doorbells", source })?;
-        Ok(Doorbells { buffer, memory: device, cells, fd })
+        Ok(Doorbells { region, memory: device, cells, fd })
     }
 
     /// The memory, shared by everybody who rings.
-    pub(crate) fn buffer(&self) -> &Arc<DmaBuffer> {
-        &self.buffer
+    pub(crate) fn region(&self) -> &MemRegion {
+        &self.region
     }
 
     /// The file that they are, and where in it they start.
     pub(crate) fn file(&self) -> (BorrowedFd<'_>, u64) {
-        (self.fd.as_fd(), 0)
+        (self.fd.as_fd(), DOORBELLS)
     }
 
     /// The same as the controller sees it.

@@ -35,6 +35,7 @@ mod queues;
 mod registers;
 pub mod server;
 mod shared;
+pub mod text;
 mod violation;
 pub mod wire;
 mod worker;

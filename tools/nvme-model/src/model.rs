@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 
-use corelane_dma::{CellArray, DeviceMemory, DmaBuffer};
+use corelane_dma::{CellArray, DeviceMemory, MemRegion};
 use corelane_engine::block::BlockBackend;
 
 use crate::config::ModelConfig;
@@ -93,8 +93,8 @@ impl Model {
     }
 
     /// The doorbells' memory, for whoever rings them within the process.
-    pub(crate) fn doorbell_buffer(&self) -> &Arc<DmaBuffer> {
-        self.shared.doorbells.buffer()
+    pub(crate) fn doorbell_region(&self) -> &MemRegion {
+        self.shared.doorbells.region()
     }
 
     /// Lets the thread look at everything once, also at doorbells that it would not look at by itself.

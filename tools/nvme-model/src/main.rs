@@ -1,0 +1,156 @@
+//! `nvme-model`: an NVMe controller in software, offered to other processes over vfio-user.
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::Parser;
+use corelane_nvme_model::server::{Server, ServerError, ServerOptions};
+use corelane_nvme_model::text::parse_size;
+use corelane_nvme_model::{DeviceError, Idle, Model, ModelConfig, NamespaceConfig};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
+
+/// An NVMe controller in software, served to one client at a time over vfio-user.
+///
+/// Attach with any vfio-user client, such as corelane-bench --ioengine=nvme --filename=vfio-user:PATH/1, or QEMU's
+/// vfio-user-pci. Ends on SIGTERM and SIGINT. RUST_LOG sets what is logged.
+#[derive(Parser)]
+#[command(name = "nvme-model", version)]
+struct Cli {
+    /// Where to listen: the path of a Unix socket to make.
+    #[arg(long, value_name = "PATH")]
+    socket: PathBuf,
+    /// A namespace: SIZE (RAM), ram:SIZE, ram-huge:SIZE, null:SIZE (forgets all data) or zero:SIZE. Repeat it for more.
+    #[arg(long = "namespace", value_name = "SPEC", required = true)]
+    namespaces: Vec<NamespaceConfig>,
+    /// The block size of all namespaces: 512 to 64k, a power of two.
+    #[arg(long, value_name = "BYTES", default_value = "4k", value_parser = lba_shift)]
+    lba_size: u8,
+    /// How many I/O queue pairs there are.
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    queues: u16,
+    /// How many entries a queue may have.
+    #[arg(long, value_name = "N", default_value_t = 4096)]
+    queue_entries: u32,
+    /// The largest transfer, as a power of two of 4 KiB pages; 0 for no limit (MDTS).
+    #[arg(long, value_name = "N", default_value_t = 7)]
+    mdts: u8,
+    /// How many MSI-X vectors there are [default: one for each queue pair and one for the admin queue].
+    #[arg(long, value_name = "N")]
+    vectors: Option<u32>,
+    /// Doorbells are 2 to the power of (2 + N) bytes apart (CAP.DSTRD).
+    #[arg(long, value_name = "N", default_value_t = 4)]
+    doorbell_stride: u8,
+    /// Offer shadow doorbells (Doorbell Buffer Config).
+    #[arg(long)]
+    shadow_doorbells: bool,
+    /// Take scatter gather lists for data.
+    #[arg(long)]
+    sgls: bool,
+    /// Have no volatile write cache.
+    #[arg(long)]
+    no_write_cache: bool,
+    /// Do not let clients map the doorbells, so that each is a message.
+    #[arg(long)]
+    no_map_doorbells: bool,
+    /// The serial number.
+    #[arg(long, value_name = "TEXT", default_value = "CL00000001")]
+    serial: String,
+    /// The core on which the controller's thread stays.
+    #[arg(long, value_name = "CPU")]
+    core: Option<usize>,
+    /// Never sleep: the thread looks at the doorbells all the time, and keeps its core busy.
+    #[arg(long)]
+    poll: bool,
+    /// Exit with 1 if a client did what the specification forbids. Such things are logged in any case.
+    #[arg(long)]
+    strict: bool,
+}
+
+fn lba_shift(text: &str) -> Result<u8, String> {
+    let bytes = parse_size(text)?;
+    if bytes.is_power_of_two() && (512..=65536).contains(&bytes) {
+        return Ok(bytes.ilog2() as u8);
+    }
+    Err(format!("a block of {bytes} bytes is not possible: 512 to 64k, a power of two"))
+}
+
+impl Cli {
+    fn config(&self) -> ModelConfig {
+        let namespaces = self
+            .namespaces
+            .iter()
+            .map(|namespace| NamespaceConfig { lba_shift: self.lba_size, ..namespace.clone() });
+        let vectors = self.vectors.unwrap_or_else(|| (u32::from(self.queues) + 1).min(512));
+        ModelConfig {
+            serial: self.serial.clone(),
+            max_queue_entries: self.queue_entries,
+            max_queue_pairs: self.queues,
+            vectors,
+            doorbell_stride: self.doorbell_stride,
+            mdts: self.mdts,
+            write_cache: !self.no_write_cache,
+            shadow_doorbells: self.shadow_doorbells,
+            sgls: self.sgls,
+            core: self.core,
+            idle: if self.poll { Idle::Spin } else { Idle::BackOff },
+            ..ModelConfig::new(namespaces.collect())
+        }
+    }
+}
+
+/// How it fails.
+#[derive(Debug, thiserror::Error)]
+enum ToolError {
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    #[error(transparent)]
+    Server(#[from] ServerError),
+    #[error("cannot catch signals: {0}")]
+    Signals(io::Error),
+    #[error("cannot print: {0}")]
+    Print(io::Error),
+    #[error("clients did {0} things that the specification forbids; they are in the log")]
+    Violations(usize),
+}
+
+fn run(cli: &Cli) -> Result<(), ToolError> {
+    let model = Arc::new(Model::new(cli.config())?);
+    let options = ServerOptions { map_doorbells: !cli.no_map_doorbells };
+    let mut server = Server::bind(&cli.socket, Arc::<Model>::clone(&model), options)?;
+    for signal in [SIGTERM, SIGINT] {
+        let descriptor = server.stopper().descriptor().map_err(ToolError::Signals)?;
+        signal_hook::low_level::pipe::register(signal, descriptor).map_err(ToolError::Signals)?;
+    }
+    // For whoever started it and waits: the socket is there.
+    let mut out = io::stdout();
+    writeln!(out, "listening on {}", cli.socket.display())
+        .and_then(|()| out.flush())
+        .map_err(ToolError::Print)?;
+    server.run()?;
+    drop(server);
+    let violations = model.take_violations();
+    for violation in &violations {
+        tracing::warn!("forbidden: {violation:?}");
+    }
+    if cli.strict && !violations.is_empty() {
+        return Err(ToolError::Violations(violations.len()));
+    }
+    Ok(())
+}
+
+fn main() -> ExitCode {
+    let filter = EnvFilter::builder().with_default_directive(LevelFilter::WARN.into()).from_env_lossy();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(false).init();
+    match run(&Cli::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Nothing is left to be done where even this cannot be printed.
+            let _ = writeln!(io::stderr(), "nvme-model: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

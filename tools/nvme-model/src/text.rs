@@ -1,0 +1,75 @@
+//! Namespaces as people write them: `256m`, `null:1t`, `ram:1g`, `zero:64m`.
+//!
+//! Invariant: what is written is taken literally or refused with what would be right; sizes are binary (`1k` is 1024).
+
+use std::str::FromStr;
+
+use corelane_dma::Backing;
+
+use crate::config::{NamespaceBacking, NamespaceConfig};
+
+impl FromStr for NamespaceConfig {
+    type Err = String;
+
+    /// `KIND:SIZE` or `SIZE`, which is RAM. The kinds are `ram`, `ram-huge` (of huge pages), `null` (forgets what is
+    /// written and leaves what is read as it was) and `zero` (reads as zeroes). Blocks are of 4 KiB.
+    fn from_str(text: &str) -> Result<NamespaceConfig, String> {
+        let (kind, size) = text.split_once(':').unwrap_or(("ram", text));
+        let backing = match kind {
+            "ram" => NamespaceBacking::Ram(Backing::Pages),
+            "ram-huge" => NamespaceBacking::Ram(Backing::HugePages),
+            "null" => NamespaceBacking::Null,
+            "zero" => NamespaceBacking::Zero,
+            other => return Err(format!("'{other}' is no kind of namespace: ram, ram-huge, null or zero")),
+        };
+        Ok(NamespaceConfig { backing, ..NamespaceConfig::null(parse_size(size)?) })
+    }
+}
+
+/// A size in bytes with an optional binary suffix: `k`, `m`, `g`, `t` or `p`, small or capital.
+///
+/// # Errors
+/// What would be right.
+pub fn parse_size(text: &str) -> Result<u64, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let shift = match text[digits.len()..].to_ascii_lowercase().as_str() {
+        "" => 0,
+        "k" => 10,
+        "m" => 20,
+        "g" => 30,
+        "t" => 40,
+        "p" => 50,
+        _ => return Err(format!("'{text}' is no size: a number and k, m, g, t or p, as in 256m")),
+    };
+    let number = digits.parse::<u64>().ok().filter(|_| digits.bytes().all(|byte| byte.is_ascii_digit()));
+    number
+        .and_then(|number| number.checked_mul(1 << shift))
+        .filter(|&bytes| bytes > 0)
+        .ok_or_else(|| format!("'{text}' is no size above 0 and below 16 EiB, as in 256m"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_binary() {
+        let sizes = ["1", "512", "4k", "256m", "2G", "1t", "3P"].map(|text| parse_size(text).unwrap());
+        assert_eq!(sizes, [1, 512, 4096, 256 << 20, 2 << 30, 1 << 40, 3 << 50]);
+        for bad in ["", "k", "0", "-1", "+1", "1.5g", "1kb", "1 k", "0x10", "16384p", "99999999999999999999"]
+        {
+            assert!(parse_size(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_namespace_has_a_kind_and_a_size() {
+        let parse = |text: &str| text.parse::<NamespaceConfig>();
+        assert_eq!(parse("256m"), Ok(NamespaceConfig::ram(256 << 20)));
+        assert_eq!(parse("null:1t"), Ok(NamespaceConfig::null(1 << 40)));
+        assert_eq!(parse("zero:64k").unwrap().backing, NamespaceBacking::Zero);
+        assert_eq!(parse("ram-huge:1g").unwrap().backing, NamespaceBacking::Ram(Backing::HugePages));
+        assert!(parse("file:1g").unwrap_err().contains("'file'"));
+        assert!(parse("ram:").is_err() && parse("ram:1g:2").is_err());
+    }
+}
