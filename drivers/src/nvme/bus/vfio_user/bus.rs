@@ -427,3 +427,7 @@ fn map_areas(bar: &Layout, fds: Vec<OwnedFd>) -> Result<Vec<Area>, CallError> {
     }
     Ok(areas)
 }
+
+#[cfg(test)]
+#[path = "bus_tests.rs"]
+mod tests;

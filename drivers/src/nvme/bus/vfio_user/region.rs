@@ -1,7 +1,7 @@
 //! What a server says of a region, understood and checked: its length, its rights, and which areas of it can be mapped.
 //!
-//! Invariants of a [`Layout`]: its areas lie within the region, start and end on pages, follow each other without
-//! overlapping, and their places in the file can be computed without overflow.
+//! Invariants of a [`Layout`]: its areas are not empty, lie within the region, start and end on pages, do not overlap, and
+//! their places in the file can be computed without overflow.
 
 use std::ops::Range;
 
@@ -26,7 +26,7 @@ pub struct Layout {
     pub flags: u32,
     /// What is added to an offset in the region to get one in the file.
     pub file_offset: u64,
-    /// The areas that can be mapped.
+    /// The areas that can be mapped, in the server's order, which is that of their descriptors.
     pub areas: Vec<Range<u64>>,
 }
 
@@ -71,12 +71,13 @@ pub fn parse(payload: &[u8], index: u32) -> Result<Layout, String> {
         match sparse_areas(payload, &info)? {
             Some(listed) => areas = listed,
             // The protocol: without the list, all of it. A region that ends within a page is mapped up to that page.
+            None if info.size < PAGE_BYTES => {}
             None => areas.push(0..info.size / PAGE_BYTES * PAGE_BYTES),
         }
     }
-    areas.retain(|area| !area.is_empty());
-    areas.sort_by_key(|area| area.start);
-    if let Some(pair) = areas.windows(2).find(|pair| pair[0].end > pair[1].start) {
+    let mut sorted: Vec<&Range<u64>> = areas.iter().collect();
+    sorted.sort_by_key(|area| area.start);
+    if let Some(pair) = sorted.windows(2).find(|pair| pair[0].end > pair[1].start) {
         return Err(format!("the areas at {:#x} and {:#x} overlap", pair[0].start, pair[1].start));
     }
     for area in &areas {
@@ -128,9 +129,9 @@ fn sparse_areas(payload: &[u8], info: &RegionInfo) -> Result<Option<Vec<Range<u6
 
 fn range(area: SparseArea, size_bytes: u64) -> Result<Range<u64>, String> {
     match area.offset.checked_add(area.size) {
-        Some(end) if end <= size_bytes => Ok(area.offset..end),
+        Some(end) if end <= size_bytes && area.size > 0 => Ok(area.offset..end),
         _ => Err(format!(
-            "the area of {:#x} bytes at {:#x} reaches outside the region of {size_bytes:#x} bytes",
+            "the area of {:#x} bytes at {:#x} is empty or reaches outside the region of {size_bytes:#x} bytes",
             area.size, area.offset
         )),
     }
@@ -169,8 +170,9 @@ mod tests {
         assert_eq!(parse(info(REGION_MMAP, 0x4000).as_bytes(), 0).unwrap().areas, vec![0..0x4000; 1]);
         assert_eq!(parse(info(REGION_MMAP, 0x4fff).as_bytes(), 0).unwrap().areas, vec![0..0x4000; 1]);
         assert_eq!(sparse(&[]).unwrap(), []);
-        let two = sparse(&[(0x3000, 0x1000), (0x1000, 0x1000), (0, 0)]).unwrap();
-        assert_eq!(two, [0x1000..0x2000, 0x3000..0x4000]);
+        let two = sparse(&[(0x3000, 0x1000), (0x1000, 0x1000)]).unwrap();
+        assert_eq!(two, [0x3000..0x4000, 0x1000..0x2000]);
+        assert_eq!(parse(info(REGION_MMAP, 0xfff).as_bytes(), 0).unwrap().areas, []);
     }
 
     #[test]
@@ -179,6 +181,7 @@ mod tests {
         assert!(parse(info(0, 1).as_bytes(), 1).is_err());
         for areas in [
             [(0x1000, 0x3001)].as_slice(),
+            &[(0x1000, 0)],
             &[(0x1000, u64::MAX)],
             &[(u64::MAX, 0x1000)],
             &[(0x1000, 0x800)],
@@ -225,8 +228,9 @@ mod tests {
             let info = RegionInfo { argsz: 32, flags, index: 0, cap_offset, size, offset };
             let mut bytes = info.as_bytes().to_vec();
             bytes.extend(tail);
-            if let Ok(layout) = parse(&bytes, 0) {
+            if let Ok(mut layout) = parse(&bytes, 0) {
                 let mut least = 0;
+                layout.areas.sort_by_key(|area| area.start);
                 for area in layout.areas {
                     prop_assert!(least <= area.start && area.start < area.end && area.end <= size);
                     prop_assert!(area.start % 4096 == 0 && area.end % 4096 == 0);
