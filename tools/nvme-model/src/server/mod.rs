@@ -1,8 +1,9 @@
 //! A vfio-user server: it offers a [`Device`] on a Unix socket, to one client at a time.
 //!
-//! The `vfio_user` crate (0.1.7) has a server too, but a client's mistake ends it (an error in a handler is not answered but
-//! leaves its loop, text without a NUL panics), it waits forever for the rest of a message, and it has no way to be
-//! stopped. So this one is ours; it shares wire format and socket with the client in `corelane-drivers`.
+//! The `vfio_user` crate (0.1.7) has a server too, but a client can end it (text without a NUL panics, a read allocates
+//! whatever length it names) or hold it up (it waits forever for the rest of a message), what a refused command carried is
+//! taken for the next one, and nothing can stop it. So this one is ours; it shares wire format and socket with the client in
+//! `corelane-drivers`. The two crates' ends are tried against each other in `tests/`.
 //!
 //! Invariants:
 //! - The server is control plane: the device runs in threads of its own, and doorbells go past the server where the client
@@ -18,6 +19,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use corelane_drivers::nvme::bus::vfio_user::socket::Socket;
 use rustix::event::{PollFd, PollFlags};
@@ -31,6 +33,9 @@ mod interrupts;
 mod session;
 
 use session::{End, Session};
+
+/// How long nothing is accepted after it failed, so that a lack of descriptors does not keep a core busy.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// How a device is offered.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -216,7 +221,10 @@ impl Server {
                 match self.listener.accept() {
                     Ok((stream, _)) => return Ok(Event::Client(OwnedFd::from(stream))),
                     // The client gave up, or this process has no descriptor left for it now.
-                    Err(error) => tracing::warn!("a client could not be accepted: {error}"),
+                    Err(error) => {
+                        tracing::warn!("a client could not be accepted: {error}");
+                        std::thread::sleep(ACCEPT_PAUSE);
+                    }
                 }
             }
         }

@@ -79,7 +79,13 @@ impl Client {
     pub fn new(socket: Socket, timeout: Duration) -> Result<Client, CallError> {
         let connection = Mutex::new(Connection { socket, next_id: 1, lost: None });
         let client = Client { connection, server: Capabilities::default(), timeout };
-        let server = client.shake_hands()?;
+        let server = client.shake_hands().map_err(|error| match error {
+            // Servers have one client at a time.
+            CallError::Lost { command, reason } => {
+                CallError::Lost { command, reason: format!("{reason}; it may be serving another client") }
+            }
+            other => other,
+        })?;
         Ok(Client { server, ..client })
     }
 

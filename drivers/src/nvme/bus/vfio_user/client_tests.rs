@@ -155,7 +155,8 @@ fn a_server_that_is_silent_or_dies_does_not_hang_the_client() {
     let silent = Client::new(Socket::from(OwnedFd::from(ours)), SHORT).unwrap_err();
     assert_eq!(
         silent.to_string(),
-        "VERSION: the connection to the server is lost: the server did not answer in 50 ms"
+        "VERSION: the connection to the server is lost: the server did not answer in 50 ms; it may be serving another \
+         client"
     );
     drop(theirs);
     let client = connected(|_| None);

@@ -11,9 +11,9 @@
 //! - [`VfioUserBus`] is the [`Bus`](super::Bus) made of it.
 //!
 //! The `vfio_user` crate (0.1.7) has a client as well. It is not used: it waits for a dead server forever, never looks at
-//! a reply's error flag, id, or length (and panics on some lengths), takes one descriptor a message, assumes the server's
-//! limits, and reports `resettable` the wrong way round. Each would have to be worked around from outside of private
-//! fields, so the protocol, which is small, is done here.
+//! a reply's error flag, id, or length (and panics on some lengths), takes one descriptor a message, passes over the limits
+//! that the server states, and reports `resettable` the wrong way round. Each would have to be worked around from outside
+//! of private fields, so the protocol, which is small, is done here.
 //!
 //! Whom to trust: a server can be wrong in everything that it says, and gets an error for it. But what is shared is shared:
 //! it can change memory that it was given at any time, and one that shortens the file of its doorbells makes the next

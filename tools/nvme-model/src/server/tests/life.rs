@@ -36,6 +36,7 @@ fn clients_come_one_after_the_other_and_a_second_one_is_turned_away() {
         let bus = attach(folder.path()).unwrap();
         let second = attach(&path).map(drop).unwrap_err();
         assert!(matches!(second, BusError::Gone { .. }), "{second}");
+        assert!(second.to_string().contains("it may be serving another client"), "{second}");
         assert!(bus.read32(0).is_ok());
     }
     assert_eq!(device.notes().resets, 20);
