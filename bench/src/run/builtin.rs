@@ -1,4 +1,4 @@
-//! The job set that runs when no job is given: a few seconds on a scratch file.
+//! The job set that runs when no job is given: a few seconds on a scratch file, and on an NVMe controller in software.
 //!
 //! Invariant: the scratch file never has a name, so it is gone when the process is, however that ends. It is reached by
 //! its descriptor (proc_pid_fd(5)).
@@ -32,6 +32,12 @@ const JOBS: [(&str, &str, &str); 4] = [
     ("randread-qd32", "rw=randread\nbs=4k\niodepth=32", "4 KiB random reads, 32 in flight"),
     ("randwrite-qd32", "rw=randwrite\nbs=4k\niodepth=32", "4 KiB random writes, 32 in flight"),
     ("read-128k-qd8", "rw=read\nbs=128k\niodepth=8", "128 KiB sequential reads, 8 in flight"),
+];
+
+/// What runs on the controller in software.
+const NVME_JOBS: [(&str, &str, &str); 2] = [
+    ("nvme-randread-qd1", "rw=randread\nbs=4k\niodepth=1", "4 KiB random reads, one at a time"),
+    ("nvme-randread-qd32", "rw=randread\nbs=4k\niodepth=32", "4 KiB random reads, 32 in flight"),
 ];
 
 /// A plan, and the file that it works on for as long as this lives.
@@ -85,6 +91,13 @@ fn text(path: &Path) -> String {
             "[{name}]\nstonewall\ndescription={description}, through the page cache\n{options}\n"
         );
     }
+    for (name, options, description) in NVME_JOBS {
+        let _ = write!(
+            text,
+            "[{name}]\nstonewall\nioengine=nvme\nfilename=model:{FILE_MIB}m\n\
+             description={description}, from an NVMe controller in software\n{options}\n"
+        );
+    }
     text
 }
 
@@ -103,11 +116,12 @@ fn is_memory(found: &StatFs) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::options::EngineKind;
 
     #[test]
     fn the_built_in_jobs_are_sound_and_short() {
         let builtin = jobs(&GlobalSpec::default()).unwrap();
-        assert_eq!(builtin.plan.jobs.len(), JOBS.len());
+        assert_eq!(builtin.plan.jobs.len(), JOBS.len() + NVME_JOBS.len());
         let seconds: u64 =
             builtin.plan.jobs.iter().filter_map(|job| job.end.runtime).map(|time| time.as_secs()).sum();
         assert!((1..=20).contains(&seconds), "{seconds}");
@@ -115,7 +129,9 @@ mod tests {
         for job in &builtin.plan.jobs {
             assert!(job.end.time_based && job.description.is_some());
             let path = &job.file_paths(0)[0];
-            assert!(path.starts_with("/proc") && path.exists());
+            let is_model = path.as_os_str() == "model:256m";
+            assert!(is_model || path.starts_with("/proc") && path.exists());
+            assert_eq!(is_model, job.target.engine == EngineKind::Nvme);
         }
     }
 

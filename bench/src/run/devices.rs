@@ -10,13 +10,15 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
+use corelane_dma::Backing;
 use corelane_drivers::file::{CacheMode as FileCache, DiscardMode, FileDriver, FileOptions, Locking, SqPoll};
 use corelane_drivers::mem::{MemDriver, MemOptions};
 use corelane_drivers::null::{NullDriver, NullOptions};
 use corelane_engine::block::{BackendOptions, BlockBackend, BlockDriver, BlockError};
 
 use super::error::RunError;
-use crate::options::{Access, CacheMode, EngineKind, JobSpec, LockingMode};
+use super::nvme::Controllers;
+use crate::options::{Access, CacheMode, CompletionPolling, EngineKind, JobSpec, LockingMode};
 
 /// What a run does with a path, over all its jobs.
 #[derive(Clone, Copy, Debug, Default)]
@@ -30,6 +32,7 @@ struct PathUse {
 pub struct Devices {
     uses: HashMap<PathBuf, PathUse>,
     open: Mutex<HashMap<DeviceKey, Weak<OpenPath>>>,
+    controllers: Controllers,
 }
 
 /// What two opens must have in common to see the same bytes.
@@ -38,6 +41,7 @@ enum DeviceKey {
     File(PathBuf),
     /// A device in memory belongs to a job, and to one name in it.
     Memory(EngineKindKey, usize, PathBuf),
+    Nvme(PathBuf),
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -49,7 +53,27 @@ enum EngineKindKey {
 /// A path that is open, once for each set of options.
 #[derive(Default)]
 struct OpenPath {
-    backends: Mutex<Vec<(Option<FileOptions>, BlockBackend)>>,
+    backends: Mutex<Vec<(Wanted, BlockBackend, Option<Backing>)>>,
+}
+
+/// How a job wants its device.
+#[derive(Clone, PartialEq)]
+enum Wanted {
+    Memory,
+    File(FileOptions),
+    Nvme(CompletionPolling),
+}
+
+impl Wanted {
+    /// Whether two opens can be one: alike in all but locking, which concerns the first only.
+    fn is_like(&self, other: &Wanted) -> bool {
+        match (self, other) {
+            (Wanted::File(one), Wanted::File(other)) => {
+                one.clone().locking(Locking::Off) == other.clone().locking(Locking::Off)
+            }
+            _ => self == other,
+        }
+    }
 }
 
 /// A lane's share in an open device. The path's locks are held as long as there is one.
@@ -59,6 +83,9 @@ pub struct Device {
     pub backend: BlockBackend,
     /// What it was opened by.
     pub path: PathBuf,
+    /// The kind of memory that the device can reach, where not any will do. I/O on memory that is registered with it needs no
+    /// copy.
+    pub memory: Option<Backing>,
     _path: Arc<OpenPath>,
 }
 
@@ -66,15 +93,16 @@ impl Devices {
     /// Notes what all jobs do with their paths, before the first is opened.
     pub fn new(jobs: &[JobSpec]) -> Devices {
         let mut uses: HashMap<PathBuf, PathUse> = HashMap::new();
-        for job in jobs.iter().filter(|job| job.target.engine == EngineKind::IoUring) {
+        let lasting = |job: &&JobSpec| matches!(job.target.engine, EngineKind::IoUring | EngineKind::Nvme);
+        for job in jobs.iter().filter(lasting) {
             let paths = (0..job.num_jobs).flat_map(|clone| job.file_paths(clone));
             for path in paths {
-                let known = uses.entry(identity(&path)).or_default();
+                let known = uses.entry(place(job, &path)).or_default();
                 known.written |= writes(job);
                 known.locking = Some(stricter(known.locking, job.target.locking));
             }
         }
-        Devices { uses, open: Mutex::default() }
+        Devices { uses, open: Mutex::default(), controllers: Controllers::default() }
     }
 
     /// Opens `path` as job number `job` of the run wants it, or joins those who have it open. `length_bytes` is the
@@ -93,6 +121,7 @@ impl Devices {
             EngineKind::IoUring => DeviceKey::File(identity(path)),
             EngineKind::Null => DeviceKey::Memory(EngineKindKey::Null, job, path.into()),
             EngineKind::Mem => DeviceKey::Memory(EngineKindKey::Mem, job, path.into()),
+            EngineKind::Nvme => DeviceKey::Nvme(path.into()),
         };
         let mut open = lock(&self.open);
         open.retain(|_, path| path.strong_count() > 0);
@@ -100,21 +129,60 @@ impl Devices {
         open.insert(key, Arc::downgrade(&shared));
         drop(open);
         let mut backends = lock(&shared.backends);
-        let wanted = self.file_options(spec, path, backends.is_empty());
-        let found = backends.iter().find(|(options, _)| alike(options.as_ref(), wanted.as_ref()));
-        let backend = match found {
-            Some((_, backend)) => backend.clone(),
+        let wanted = match spec.target.engine {
+            EngineKind::IoUring => Wanted::File(self.file_options(spec, path, backends.is_empty())),
+            EngineKind::Nvme => Wanted::Nvme(spec.target.polling),
+            EngineKind::Null | EngineKind::Mem => Wanted::Memory,
+        };
+        let found = backends.iter().find(|(options, ..)| options.is_like(&wanted));
+        let (backend, memory) = match found {
+            Some((_, backend, memory)) => (backend.clone(), *memory),
             None => {
-                let driver = open_driver(spec.target.engine, wanted.as_ref(), length_bytes)?;
+                let (driver, memory) = self.open_driver(spec, path, &wanted, length_bytes)?;
                 let options =
                     BackendOptions { name: path.display().to_string(), ..BackendOptions::default() };
                 let backend = BlockBackend::new(driver, options)?;
-                backends.push((wanted, backend.clone()));
-                backend
+                backends.push((wanted, backend.clone(), memory));
+                (backend, memory)
             }
         };
         drop(backends);
-        Ok(Device { backend, path: path.into(), _path: shared })
+        Ok(Device { backend, path: path.into(), memory, _path: shared })
+    }
+
+    /// The length of a namespace in bytes. Starts its controller, if nobody has.
+    ///
+    /// # Errors
+    /// What the driver says.
+    pub fn namespace_bytes(&self, spec: &JobSpec, path: &Path) -> Result<u64, RunError> {
+        Ok(self.controllers.open(spec, &path.to_string_lossy(), true)?.length()?)
+    }
+
+    /// The driver, and the kind of memory that it is to be given.
+    fn open_driver(
+        &self,
+        spec: &JobSpec,
+        path: &Path,
+        wanted: &Wanted,
+        length_bytes: u64,
+    ) -> Result<(Arc<dyn BlockDriver>, Option<Backing>), BlockError> {
+        Ok(match (spec.target.engine, wanted) {
+            (EngineKind::IoUring, Wanted::File(options)) => (Arc::new(FileDriver::open(options)?), None),
+            (EngineKind::Nvme, _) => {
+                let read_only = !self.uses.get(path).is_some_and(|known| known.written);
+                let driver = self.controllers.open(spec, &path.to_string_lossy(), read_only)?;
+                let memory = driver.controller().bus().backing();
+                (Arc::new(driver), Some(memory))
+            }
+            (EngineKind::Mem, _) => {
+                let size_bytes = usize::try_from(length_bytes).unwrap_or(usize::MAX);
+                (Arc::new(MemDriver::open(&MemOptions::new(size_bytes))?), None)
+            }
+            _ => {
+                let options = NullOptions { size_bytes: length_bytes, ..NullOptions::default() };
+                (Arc::new(NullDriver::open(&options)?), None)
+            }
+        })
     }
 
     /// How `path` is locked: as strictly as the strictest job that uses it asks for.
@@ -122,26 +190,21 @@ impl Devices {
         self.uses.get(&identity(path)).and_then(|known| known.locking).unwrap_or(spec.target.locking)
     }
 
-    /// The driver's options, or `None` for a device in memory. `first`: nobody has the path open, so locks are taken.
-    fn file_options(&self, spec: &JobSpec, path: &Path, first: bool) -> Option<FileOptions> {
+    /// The driver's options for a file. `first`: nobody has the path open, so locks are taken.
+    fn file_options(&self, spec: &JobSpec, path: &Path, first: bool) -> FileOptions {
         let target = &spec.target;
-        if target.engine != EngineKind::IoUring {
-            return None;
-        }
         let known = self.uses.get(&identity(path)).copied().unwrap_or_default();
         let locking = if first { self.locking(spec, path) } else { LockingMode::Off };
         let sqpoll = target.sq_thread.map(|thread| SqPoll { cpu: thread.cpu, ..SqPoll::default() });
-        Some(
-            FileOptions::new(path)
-                .cache(file_cache(target.cache))
-                .read_only(!known.written && !writes(spec))
-                .locking(driver_locking(locking))
-                // What a job trims is to be deallocated.
-                .discard(DiscardMode::Unmap)
-                .iopoll(target.hipri)
-                .sqpoll(sqpoll)
-                .fixed_file(target.registered_files),
-        )
+        FileOptions::new(path)
+            .cache(file_cache(target.cache))
+            .read_only(!known.written && !writes(spec))
+            .locking(driver_locking(locking))
+            // What a job trims is to be deallocated.
+            .discard(DiscardMode::Unmap)
+            .iopoll(target.hipri)
+            .sqpoll(sqpoll)
+            .fixed_file(target.registered_files)
     }
 }
 
@@ -152,28 +215,6 @@ pub fn driver_locking(locking: LockingMode) -> Locking {
         LockingMode::On => Locking::On,
         LockingMode::Off => Locking::Off,
     }
-}
-
-/// Whether two opens can be one: alike in all but locking, which concerns the first only.
-fn alike(one: Option<&FileOptions>, other: Option<&FileOptions>) -> bool {
-    let unlocked =
-        |options: Option<&FileOptions>| options.cloned().map(|options| options.locking(Locking::Off));
-    unlocked(one) == unlocked(other)
-}
-
-fn open_driver(
-    engine: EngineKind,
-    file: Option<&FileOptions>,
-    length_bytes: u64,
-) -> Result<Arc<dyn BlockDriver>, BlockError> {
-    Ok(match (engine, file) {
-        (EngineKind::IoUring, Some(options)) => Arc::new(FileDriver::open(options)?),
-        (EngineKind::Mem, _) => {
-            let size_bytes = usize::try_from(length_bytes).unwrap_or(usize::MAX);
-            Arc::new(MemDriver::open(&MemOptions::new(size_bytes))?)
-        }
-        _ => Arc::new(NullDriver::open(&NullOptions { size_bytes: length_bytes, ..NullOptions::default() })?),
-    })
 }
 
 fn file_cache(cache: CacheMode) -> FileCache {
@@ -199,6 +240,11 @@ fn stricter(known: Option<LockingMode>, new: LockingMode) -> LockingMode {
         (Some(LockingMode::Auto), _) | (_, LockingMode::Auto) => LockingMode::Auto,
         _ => LockingMode::Off,
     }
+}
+
+/// What a path of a job stands for in the books of the run.
+fn place(spec: &JobSpec, path: &Path) -> PathBuf {
+    if spec.target.engine == EngineKind::Nvme { path.into() } else { identity(path) }
 }
 
 /// One name for all names of a file, whether it exists already or not: two names of one file must not be opened as two.

@@ -21,7 +21,7 @@ use super::general::{self, GeneralOutcome};
 use super::logs::LaneLogs;
 use super::meter::{Meter, Timed, Untimed};
 use super::session::{Failure, LaneFile, Session};
-use super::{files, plain, region};
+use super::{bytes, files, plain, region};
 use crate::options::{Access, DirectionMix, EngineKind, JobSpec};
 use crate::stats::{Clock, JobStats};
 use crate::workload::{Generator, Limit, WorkloadConfig};
@@ -173,9 +173,9 @@ fn work_in(plan: &LanePlan, ctx: &AioContext) -> Result<LaneOutcome, RunError> {
     let spec = &*plan.spec;
     let _current = ctx.enter();
     let files = open_files(plan, ctx)?;
-    let pool = buffers(spec)?;
-    if spec.target.fixed_buffers {
-        for (device, _) in &plan.files {
+    let pool = buffers(spec, memory(&plan.files))?;
+    for (device, _) in &plan.files {
+        if spec.target.fixed_buffers || device.memory.is_some() {
             ctx.block_on(device.backend.register_buf(&pool.region()))?;
         }
     }
@@ -248,21 +248,26 @@ fn open_files(plan: &LanePlan, ctx: &AioContext) -> Result<Vec<LaneFile>, RunErr
         .collect()
 }
 
+/// The kind of memory that all devices of the lane can reach. A descriptor is what the choosiest need.
+fn memory(files: &[(Device, WorkloadConfig)]) -> Backing {
+    let asked = files.iter().filter_map(|(device, _)| device.memory);
+    let shared = asked.clone().find(|memory| matches!(memory, Backing::Memfd | Backing::MemfdHuge));
+    shared.or_else(|| asked.last()).unwrap_or(Backing::Pages)
+}
+
 /// A buffer for each request in flight, filled with what is written unless that is made for each write.
-fn buffers(spec: &JobSpec) -> Result<BlockPool, RunError> {
+fn buffers(spec: &JobSpec, memory: Backing) -> Result<BlockPool, RunError> {
     // Trims carry no data.
     let trims_only = spec.workload.rw.mix == DirectionMix::Trim;
     let block_bytes = if trims_only { 1 } else { region::max_block_bytes(spec) };
     let block_bytes = usize::try_from(block_bytes).unwrap_or(usize::MAX);
     let blocks = if trims_only { 1 } else { spec.depth.iodepth };
-    let pool = BlockPool::new(block_bytes, blocks as usize, BUFFER_ALIGN_BYTES, Backing::Pages)
+    let pool = BlockPool::new_or_fallback(block_bytes, blocks as usize, BUFFER_ALIGN_BYTES, memory)
         .map_err(|source| RunError::Buffers { blocks, block_bytes, source })?;
     if spec.workload.rw.uses(Access::Write) && spec.verify.is_none() {
         let mut taken: Vec<_> = std::iter::from_fn(|| pool.take()).collect();
         for (index, buf) in taken.iter_mut().enumerate() {
-            if let Some(bytes) = buf.as_mut_slice() {
-                files::fill_random(bytes, index as u64);
-            }
+            bytes::make(buf, |bytes| files::fill_random(bytes, index as u64));
         }
     }
     Ok(pool)

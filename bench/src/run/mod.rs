@@ -8,6 +8,7 @@
 //! Invariants: a lane never blocks but in its event loop; the conductor never touches what belongs to a lane.
 
 mod builtin;
+mod bytes;
 mod conductor;
 mod configs;
 mod control;
@@ -18,6 +19,7 @@ mod general;
 mod lane;
 mod logs;
 mod meter;
+mod nvme;
 mod outcome;
 mod output;
 mod plain;

@@ -50,7 +50,7 @@ impl Setup {
         }
         for clone in 0..spec.num_jobs {
             for path in spec.file_paths(clone) {
-                let layout = layout(spec, clone, &path)?;
+                let layout = self.layout(spec, clone, &path)?;
                 let need = Need::of(spec, layout.file_bytes, self.devices.locking(spec, &path));
                 files::prepare(&path, need, &self.stop, |bytes| {
                     super::say(&format!(
@@ -83,7 +83,7 @@ impl Setup {
         let count = paths.len();
         let mut opened = Vec::with_capacity(count);
         for (number, path) in paths.iter().enumerate() {
-            let layout = layout(spec, index.clone, path)?;
+            let layout = self.layout(spec, index.clone, path)?;
             let device = self.devices.open(spec, index.job, path, layout.file_bytes)?;
             let Some(&region) = layout.regions.get(index.clone as usize) else { continue };
             let seed = self.seeds.get(index.job).map_or(0, |(seed, _)| *seed);
@@ -94,20 +94,25 @@ impl Setup {
         }
         Ok(LanePlan { spec: Arc::clone(spec), index, files: opened, control, clock, events })
     }
-}
 
-fn layout(spec: &JobSpec, clone: u32, path: &Path) -> Result<region::Layout, RunError> {
-    let present = match spec.target.engine {
-        EngineKind::IoUring => files::look(path)?,
-        EngineKind::Null => {
-            let said =
-                spec.target.file_size_bytes.is_some() || matches!(spec.workload.size, Some(Extent::Bytes(_)));
-            Present { length_bytes: (!said).then_some(NULL_BYTES), can_grow: true }
-        }
-        EngineKind::Mem => Present { length_bytes: None, can_grow: true },
-    };
-    let files = spec.file_paths(clone).len() as u64;
-    region::resolve(spec, path, present, files, is_shared(spec, path))
+    /// What the file or device is like, and who works where in it.
+    fn layout(&self, spec: &JobSpec, clone: u32, path: &Path) -> Result<region::Layout, RunError> {
+        let present = match spec.target.engine {
+            EngineKind::IoUring => files::look(path)?,
+            EngineKind::Null => {
+                let said = spec.target.file_size_bytes.is_some()
+                    || matches!(spec.workload.size, Some(Extent::Bytes(_)));
+                Present { length_bytes: (!said).then_some(NULL_BYTES), can_grow: true }
+            }
+            EngineKind::Mem => Present { length_bytes: None, can_grow: true },
+            EngineKind::Nvme => {
+                let length_bytes = Some(self.devices.namespace_bytes(spec, path)?);
+                Present { length_bytes, can_grow: false }
+            }
+        };
+        let files = spec.file_paths(clone).len() as u64;
+        region::resolve(spec, path, present, files, is_shared(spec, path))
+    }
 }
 
 /// Whether all clones of the job work on this file.

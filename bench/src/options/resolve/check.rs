@@ -31,7 +31,14 @@ fn engine(view: &View, job: &JobSpec) -> Result<(), OptionError> {
         let what = "hipri=1 with buffered I/O: the kernel polls for completions of direct I/O only";
         return Err(view.contradiction(what, "add direct=1"));
     }
-    if target.engine == EngineKind::IoUring {
+    if target.engine == EngineKind::Nvme && target.filenames.is_empty() {
+        let what = "ioengine=nvme without filename";
+        return Err(view.contradiction(
+            what,
+            "add filename=ADDRESS/NSID, such as filename=0000:01:00.0/1, or model:256m",
+        ));
+    }
+    if matches!(target.engine, EngineKind::IoUring | EngineKind::Nvme) {
         return Ok(());
     }
     let name = target.engine.name();
@@ -100,7 +107,7 @@ fn verification(view: &View, job: &JobSpec) -> Result<(), OptionError> {
     let shown = view.shown("verify");
     if job.target.engine == EngineKind::Null {
         let what = format!("{shown} with ioengine=null, which stores nothing");
-        return Err(view.contradiction(what, "ioengine=mem or io_uring is right"));
+        return Err(view.contradiction(what, "ioengine=mem, nvme or io_uring is right"));
     }
     if !job.workload.rw.uses(Access::Write) {
         let what = format!("{shown} with {}, which writes nothing", view.shown("rw"));

@@ -28,6 +28,12 @@ const NEEDS: &[Need] = &[
         |job| job.target.engine == EngineKind::IoUring,
         "it concerns files and needs ioengine=io_uring",
     ),
+    (
+        &["model_cpu"],
+        |job| job.target.engine == EngineKind::Nvme,
+        "it needs ioengine=nvme and filename=model:SIZE",
+    ),
+    (&["directory", "filesize"], |job| job.target.engine != EngineKind::Nvme, "a namespace is no file"),
     (&["sqthread_poll_cpu"], |job| job.target.sq_thread.is_some(), "it needs sqthread_poll=1"),
     (
         &["poll_max_ns"],

@@ -16,13 +16,15 @@ pub fn target(view: &View) -> Result<TargetSpec, OptionError> {
         Some(Value::Number(bytes)) => Some(bytes),
         _ => None,
     };
+    let engine = match view.choice("ioengine") {
+        "null" => EngineKind::Null,
+        "mem" => EngineKind::Mem,
+        "nvme" => EngineKind::Nvme,
+        _ => EngineKind::IoUring,
+    };
     Ok(TargetSpec {
-        engine: match view.choice("ioengine") {
-            "null" => EngineKind::Null,
-            "mem" => EngineKind::Mem,
-            _ => EngineKind::IoUring,
-        },
-        filenames: view.names("filename"),
+        engine,
+        filenames: names(view, engine),
         directories: view.names("directory").into_iter().map(PathBuf::from).collect(),
         filename_format: view.text("filename_format").unwrap_or_default(),
         file_size_bytes,
@@ -42,12 +44,28 @@ pub fn target(view: &View) -> Result<TargetSpec, OptionError> {
         sq_thread: view.flag("sqthread_poll").then(|| SqThread {
             cpu: view.last("sqthread_poll_cpu").map(|_| view.number_u32("sqthread_poll_cpu")),
         }),
-        polling: match view.choice("poll") {
-            "adaptive" => CompletionPolling::Adaptive { max_ns: view.number("poll_max_ns") },
-            "busy" => CompletionPolling::Busy,
-            _ => CompletionPolling::Interrupt,
-        },
+        polling: polling(view, engine),
+        model_cpu: view.last("model_cpu").map(|_| view.number_u32("model_cpu")),
     })
+}
+
+/// The files, or the namespaces, whose names have colons in them.
+fn names(view: &View, engine: EngineKind) -> Vec<String> {
+    let names = view.names("filename");
+    if engine != EngineKind::Nvme || names.is_empty() {
+        return names;
+    }
+    names.join(":").split(',').map(|name| name.trim().to_owned()).collect()
+}
+
+/// A controller whose queues are polled is why one drives it from user space; files are waited for.
+fn polling(view: &View, engine: EngineKind) -> CompletionPolling {
+    match view.choice("poll") {
+        _ if engine == EngineKind::Nvme && view.last("poll").is_none() => CompletionPolling::Busy,
+        "adaptive" => CompletionPolling::Adaptive { max_ns: view.number("poll_max_ns") },
+        "busy" => CompletionPolling::Busy,
+        _ => CompletionPolling::Interrupt,
+    }
 }
 
 /// `direct`, `buffered`, `sync` and `cache` say the same things twice: a later section's word holds, within one

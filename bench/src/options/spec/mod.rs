@@ -138,6 +138,9 @@ impl JobSpec {
     pub fn file_paths(&self, clone: u32) -> Vec<PathBuf> {
         let directories = &self.target.directories;
         if !self.target.filenames.is_empty() {
+            if self.target.engine == EngineKind::Nvme {
+                return self.target.filenames.iter().map(PathBuf::from).collect();
+            }
             let base = directories.first().cloned().unwrap_or_default();
             return self.target.filenames.iter().map(|name| base.join(name)).collect();
         }

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 pub struct TargetSpec {
     /// Which driver serves the requests (`ioengine`).
     pub engine: EngineKind,
-    /// The files of `filename`, split at `:` (`\:` is a colon). Empty: names are made from `filename_format`; see
+    /// The files of `filename`, split at `:` (`\:` is a colon); with [`EngineKind::Nvme`] the namespaces, split at `,`. Empty: names are made from `filename_format`; see
     /// [`crate::options::JobSpec::file_paths`]. Several files are taken in turn, a request each (fio's `roundrobin`).
     pub filenames: Vec<String>,
     /// The directories of `directory`, split at `:`. Relative file names lie in the first; made names are spread over
@@ -39,6 +39,8 @@ pub struct TargetSpec {
     pub sq_thread: Option<SqThread>,
     /// How a lane waits for completions (`poll`, `poll_max_ns`).
     pub polling: CompletionPolling,
+    /// The CPU of a controller model's thread (`model_cpu`); `None`: any.
+    pub model_cpu: Option<u32>,
 }
 
 /// Which driver serves the job (`ioengine`).
@@ -51,6 +53,8 @@ pub enum EngineKind {
     Null,
     /// The `mem` driver: a RAM disk of the job's `filesize` or `size`, gone when the job ends.
     Mem,
+    /// The `nvme` driver: namespaces of NVMe controllers driven from user space.
+    Nvme,
 }
 
 impl EngineKind {
@@ -60,6 +64,7 @@ impl EngineKind {
             EngineKind::IoUring => "io_uring",
             EngineKind::Null => "null",
             EngineKind::Mem => "mem",
+            EngineKind::Nvme => "nvme",
         }
     }
 }

@@ -43,6 +43,7 @@ pub(super) const TARGET: &[OptionDef] = &[
             word("io_uring", "Files and block devices through io_uring."),
             word("null", "Completes at once, reads as zeroes, stores nothing."),
             word("mem", "A RAM disk of the job's size, gone when the job ends."),
+            word("nvme", "NVMe namespaces, driven from user space."),
         ]),
         Fallback::Is("io_uring"),
         "Which driver serves the requests. fio's default is psync.",
@@ -51,7 +52,9 @@ pub(super) const TARGET: &[OptionDef] = &[
         "filename",
         Kind::Names,
         Fallback::Means("made from filename_format"),
-        "The file or block device. Several are taken in turn, a request each.",
+        "The file or block device. Several are taken in turn, a request each. With ioengine=nvme the namespace, several \
+         separated by commas: 0000:01:00.0/1 behind vfio-pci, vfio-user:SOCKET/1 of a server, model:256m of a controller in \
+         software (model:null:1t forgets all data).",
     ),
     target(
         "directory",
@@ -145,7 +148,7 @@ pub(super) const TARGET: &[OptionDef] = &[
             word("adaptive", "Look again for up to poll_max_ns, less where that did not pay, then sleep."),
             word("busy", "Never sleep while requests are in flight."),
         ]),
-        Fallback::Is("interrupt"),
+        Fallback::Means("busy with ioengine=nvme, else interrupt"),
         "How a lane waits for completions. Not in fio.",
     ),
     target(
@@ -153,6 +156,12 @@ pub(super) const TARGET: &[OptionDef] = &[
         Kind::Count { min: 1, max: 1_000_000_000 },
         Fallback::Is("32768"),
         "Longest time in nanoseconds that poll=adaptive looks before it sleeps. Not in fio.",
+    ),
+    target(
+        "model_cpu",
+        U32,
+        Fallback::Means("any"),
+        "The CPU of the thread that serves filename=model:SIZE. Not in fio.",
     ),
 ];
 

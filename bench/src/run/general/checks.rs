@@ -8,8 +8,8 @@ use std::path::Path;
 use corelane_dma::IoBuf;
 
 use crate::options::{JobSpec, VerifySpec};
-use crate::run::configs;
 use crate::run::error::RunError;
+use crate::run::{bytes, configs};
 use crate::workload::{
     self, Backlog, BlockStamp, Extent, Io, OverlapGuard, Pattern, Verifier, VerifyError, WorkloadConfig,
     WriteCounter, WrittenLog, job_seed, replay,
@@ -103,10 +103,7 @@ impl Checks {
     /// # Errors
     /// When the buffer is not as long as the block.
     pub fn fill(&self, buf: &mut IoBuf, stamp: &BlockStamp) -> Result<(), VerifyError> {
-        match buf.as_mut_slice() {
-            Some(bytes) => self.verifier.fill(bytes, stamp),
-            None => Ok(()),
-        }
+        bytes::make(buf, |bytes| self.verifier.fill(bytes, stamp))
     }
 
     /// An I/O has ended. Says what is wrong with what a read found.
@@ -122,8 +119,10 @@ impl Checks {
     ) -> Result<(), VerifyError> {
         self.guard.leave(io);
         match (io.direction, stamp) {
-            (workload::Direction::Read, _) => match buf.and_then(IoBuf::as_slice) {
-                Some(bytes) if ok => self.written.check_read(&self.verifier, io.offset, bytes).map(drop),
+            (workload::Direction::Read, _) => match buf {
+                Some(buf) if ok => bytes::look(buf, |bytes| {
+                    self.written.check_read(&self.verifier, io.offset, bytes).map(drop)
+                }),
                 _ => Ok(()),
             },
             (workload::Direction::Write, Some(stamp)) if ok => {
@@ -152,8 +151,8 @@ impl Checks {
         buf: Option<&IoBuf>,
     ) -> Result<(), VerifyError> {
         self.guard.leave(io);
-        match buf.and_then(IoBuf::as_slice) {
-            Some(bytes) if ok => extent.check(&self.verifier, bytes),
+        match buf {
+            Some(buf) if ok => bytes::look(buf, |bytes| extent.check(&self.verifier, bytes)),
             _ => Ok(()),
         }
     }

@@ -9,6 +9,7 @@ use corelane_engine::aio::AioContext;
 use corelane_engine::block::{Channel, IoResult, Request};
 
 use crate::options::JobSpec;
+use crate::run::bytes;
 use crate::run::error::RunError;
 use crate::run::session::LaneFile;
 use crate::workload::{BlockSizes, Direction, Generator, HeaderScan, Verifier, VerifyKind, WorkloadConfig};
@@ -60,8 +61,9 @@ fn highest_write(
         let _ = buf.set_len(len);
         let (result, payload): (IoResult, _) = ctx.block_on(channel.start(Request::read(offset, buf)));
         result.map_err(|error| std::io::Error::from_raw_os_error(error.errno.raw()))?;
-        let bytes = payload.as_bufs().first().and_then(corelane_dma::IoBuf::as_slice).unwrap_or_default();
-        scan.feed(verifier, bytes);
+        if let [buf] = payload.as_bufs() {
+            bytes::look(buf, |bytes| scan.feed(verifier, bytes));
+        }
     }
     Ok(scan.highest_sequence())
 }
