@@ -287,3 +287,25 @@ fn shadow_doorbells_take_the_place_of_the_registers() {
     let mut plain = Initiator::new(config());
     assert_eq!(plain.admin(Cmd::new(0x7C, 0).prp(shadow, events)).status, 0x01);
 }
+
+#[test]
+fn an_idle_controller_leaves_the_processor_alone_and_wakes() {
+    let used = || {
+        let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+        Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
+    };
+    let mut host = Initiator::new(config());
+    host.make_pair(1, 8);
+    // Looking without a pause ends after some milliseconds of processor time, however long those take.
+    let started = std::time::Instant::now();
+    loop {
+        let before = used();
+        std::thread::sleep(Duration::from_millis(200));
+        if used() - before < Duration::from_millis(50) {
+            break;
+        }
+        assert!(started.elapsed() < Duration::from_secs(20), "it never stops looking");
+    }
+    assert_eq!(host.run(1, Cmd::new(0, 1)).status, 0, "a doorbell in memory wakes nobody, but is found");
+    host.assert_clean();
+}

@@ -182,3 +182,26 @@ fn ranges_and_memory_are_checked() {
         assert_eq!(host.rules(), [Rule::ReservedField], "{:x?}", command.0);
     }
 }
+
+#[test]
+fn sixty_four_deep_queue_pairs_at_once() {
+    let mut host = Initiator::new(ram(12));
+    (1..=64).for_each(|id| host.make_pair(id, 1024));
+    for id in 1..=64_u16 {
+        let block = u64::from(id);
+        host.put(DATA + block * 4096, &pattern(4096, id as u8));
+        host.push(id, Cmd::new(WRITE, 1).prp(DATA + block * 4096, 0).blocks(block, 1));
+        for _ in 1..1023 {
+            host.push(id, Cmd::new(READ, 1).prp(DATA + (1 << 20) + block * 4096, 0).blocks(block, 1));
+        }
+    }
+    (1..=64).for_each(|id| host.ring(id));
+    for id in 1..=64_u16 {
+        for nth in 0..1023_u16 {
+            let done = host.wait(id);
+            assert_eq!((done.status, done.sq_id), (0, id), "completion {nth}");
+        }
+        assert!(host.bytes(DATA + (1 << 20) + u64::from(id) * 4096, 4096) == pattern(4096, id as u8));
+    }
+    host.assert_clean();
+}

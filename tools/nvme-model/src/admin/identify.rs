@@ -22,8 +22,6 @@ use crate::worker::Worker;
 
 /// The controller's identifier within its subsystem.
 const CNTLID: u16 = 1;
-/// Of the identifiers of namespaces; a locally administered EUI-64.
-const EUI64_PREFIX: [u8; 4] = [0x02, 0xC0, 0x7E, 0x00];
 
 impl Worker {
     /// Identify (5.17).
@@ -40,7 +38,7 @@ impl Worker {
             cns::NAMESPACE | cns::ALLOCATED_NAMESPACE => self.of_namespace(nsid, check, namespace_data)?,
             cns::CS_NAMESPACE => self.of_namespace(nsid, check, |_, _| vec![0; IDENTIFY_BYTES])?,
             cns::INDEPENDENT_NAMESPACE => self.of_namespace(nsid, check, independent_data)?,
-            cns::DESCRIPTORS => self.of_namespace(nsid, check, |_, nsid| descriptors(nsid))?,
+            cns::DESCRIPTORS => self.of_namespace(nsid, check, |_, eui64| descriptors(eui64))?,
             cns::ACTIVE_NAMESPACES | cns::ALLOCATED_NAMESPACES | cns::CS_ACTIVE_NAMESPACES => {
                 self.namespace_list(nsid, check)?
             }
@@ -56,19 +54,19 @@ impl Worker {
         Ok(0)
     }
 
-    /// What `build` says of a namespace. One that could exist but does not is all zeroes.
+    /// What `build` says of a namespace and its EUI-64.
     fn of_namespace(
         &self,
         nsid: u32,
         check: &Checker<'_>,
-        build: impl FnOnce(&Namespace, u32) -> Vec<u8>,
+        build: impl FnOnce(&Namespace, [u8; 8]) -> Vec<u8>,
     ) -> Result<Vec<u8>, Status> {
         let namespace = nsid.checked_sub(1).and_then(|index| self.shared.namespaces.get(index as usize));
         let namespace = namespace.ok_or_else(|| {
             let text = format!("there is no namespace {nsid:#x}");
             check.refuse(Status::INVALID_NAMESPACE, Rule::Namespace, text)
         })?;
-        Ok(build(namespace, nsid))
+        Ok(build(namespace, eui64(&self.shared.config, nsid)))
     }
 
     /// The active namespaces behind `after`; all are active (5.17.2.2).
@@ -150,14 +148,22 @@ fn capacity(namespace: &Namespace) -> u64 {
     namespace.blocks() << namespace.config.lba_shift
 }
 
-fn eui64(nsid: u32) -> [u8; 8] {
-    let mut bytes = [0; 8];
-    bytes[..4].copy_from_slice(&EUI64_PREFIX);
-    bytes[4..].copy_from_slice(&nsid.to_be_bytes());
+/// A locally administered EUI-64 that differs by serial number and namespace: hosts take two namespaces with the same one
+/// for one namespace with two paths.
+fn eui64(config: &ModelConfig, nsid: u32) -> [u8; 8] {
+    // FNV-1a; all that matters is that serial numbers differ.
+    let hash = config
+        .serial
+        .bytes()
+        .fold(0x811C_9DC5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+    let mut bytes = [0x02, 0xC0, 0, 0, 0, 0, 0, 0];
+    bytes[2..6].copy_from_slice(&hash.to_be_bytes());
+    // There are at most 1,024 namespaces.
+    bytes[6..].copy_from_slice(&(nsid as u16).to_be_bytes());
     bytes
 }
 
-fn namespace_data(namespace: &Namespace, nsid: u32) -> Vec<u8> {
+fn namespace_data(namespace: &Namespace, eui64: [u8; 8]) -> Vec<u8> {
     let config = &namespace.config;
     let mut data = NamespaceData::new_zeroed();
     let blocks = U64::new(namespace.blocks());
@@ -178,13 +184,13 @@ fn namespace_data(namespace: &Namespace, nsid: u32) -> Vec<u8> {
         (blocks, blocks, blocks)
     };
     (data.npdg, data.npda) = (less_one(config.deallocate_blocks), less_one(config.deallocate_blocks));
-    data.eui64 = eui64(nsid);
-    data.nguid[..8].copy_from_slice(&eui64(nsid));
+    data.eui64 = eui64;
+    data.nguid[..8].copy_from_slice(&eui64);
     data.lbaf[0] = LbaFormat { ms: U16::new(config.metadata_bytes), lbads: config.lba_shift, rp: 0 };
     data.as_bytes().to_vec()
 }
 
-fn independent_data(_: &Namespace, _: u32) -> Vec<u8> {
+fn independent_data(_: &Namespace, _: [u8; 8]) -> Vec<u8> {
     let mut data = IndependentNamespace::new_zeroed();
     // Ready.
     data.nstat = 1;
@@ -192,11 +198,11 @@ fn independent_data(_: &Namespace, _: u32) -> Vec<u8> {
 }
 
 /// Namespace Identification Descriptors (5.17.2.3): EUI-64 and the command set.
-fn descriptors(nsid: u32) -> Vec<u8> {
+fn descriptors(eui64: [u8; 8]) -> Vec<u8> {
     const EUI64: u8 = 1;
     const COMMAND_SET: u8 = 4;
     let mut bytes = vec![EUI64, 8, 0, 0];
-    bytes.extend_from_slice(&eui64(nsid));
+    bytes.extend_from_slice(&eui64);
     bytes.extend_from_slice(&[COMMAND_SET, 1, 0, 0, 0]);
     bytes.resize(IDENTIFY_BYTES, 0);
     bytes

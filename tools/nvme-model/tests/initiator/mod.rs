@@ -11,11 +11,11 @@ use corelane_nvme_model::{Device, Model, ModelConfig, Region};
 /// Where the initiator's memory lies for the controller.
 pub const IOVA: u64 = 0x1_0000_0000;
 /// How much there is of it.
-pub const MEMORY_BYTES: usize = 16 << 20;
+pub const MEMORY_BYTES: usize = 64 << 20;
 /// The page size that it sets (CC.MPS = 0).
 pub const PAGE: u64 = 4096;
 /// Where tests put data; below lie the queues.
-pub const DATA: u64 = IOVA + (8 << 20);
+pub const DATA: u64 = IOVA + (40 << 20);
 
 /// A completion.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
