@@ -3,9 +3,12 @@
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::str::FromStr;
 use std::sync::Arc;
 
 use clap::Parser;
+use corelane_drivers::file::{DiscardMode, FileDriver, FileOptions};
+use corelane_engine::block::{BackendOptions, BlockBackend, BlockError};
 use corelane_nvme_model::server::{Server, ServerError, ServerOptions};
 use corelane_nvme_model::text::parse_size;
 use corelane_nvme_model::{DeviceError, Idle, Model, ModelConfig, NamespaceConfig};
@@ -23,9 +26,10 @@ struct Cli {
     /// Where to listen: the path of a Unix socket to make.
     #[arg(long, value_name = "PATH")]
     socket: PathBuf,
-    /// A namespace: SIZE (RAM), ram:SIZE, ram-huge:SIZE, null:SIZE (forgets all data) or zero:SIZE. Repeat it for more.
+    /// A namespace: SIZE (RAM), ram:SIZE, ram-huge:SIZE, null:SIZE (forgets all data), zero:SIZE, or file:PATH (a file or
+    /// block device). Repeat it for more.
     #[arg(long = "namespace", value_name = "SPEC", required = true)]
-    namespaces: Vec<NamespaceConfig>,
+    namespaces: Vec<Served>,
     /// The block size of all namespaces: 512 to 64k, a power of two.
     #[arg(long, value_name = "BYTES", default_value = "4k", value_parser = lba_shift)]
     lba_size: u8,
@@ -70,6 +74,25 @@ struct Cli {
     strict: bool,
 }
 
+/// What a namespace is made of.
+#[derive(Clone, PartialEq, Eq, Debug)]
+enum Served {
+    Kept(NamespaceConfig),
+    File(PathBuf),
+}
+
+impl FromStr for Served {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Served, String> {
+        match text.strip_prefix("file:") {
+            Some("") => Err("file: needs a path".to_owned()),
+            Some(path) => Ok(Served::File(path.into())),
+            None => text.parse().map(Served::Kept).map_err(|error| format!("{error}, or file:PATH")),
+        }
+    }
+}
+
 fn lba_shift(text: &str) -> Result<u8, String> {
     let bytes = parse_size(text)?;
     if bytes.is_power_of_two() && (512..=65536).contains(&bytes) {
@@ -80,10 +103,13 @@ fn lba_shift(text: &str) -> Result<u8, String> {
 
 impl Cli {
     fn config(&self) -> ModelConfig {
-        let namespaces = self
-            .namespaces
-            .iter()
-            .map(|namespace| NamespaceConfig { lba_shift: self.lba_size, ..namespace.clone() });
+        let namespaces = self.namespaces.iter().map(|served| {
+            let namespace = match served {
+                Served::Kept(namespace) => namespace.clone(),
+                Served::File(_) => NamespaceConfig::node(),
+            };
+            NamespaceConfig { lba_shift: self.lba_size, ..namespace }
+        });
         let vectors = self.vectors.unwrap_or_else(|| (u32::from(self.queues) + 1).min(512));
         ModelConfig {
             serial: self.serial.clone(),
@@ -100,6 +126,23 @@ impl Cli {
             ..ModelConfig::new(namespaces.collect())
         }
     }
+
+    /// The files among the namespaces, opened.
+    fn nodes(&self) -> Result<Vec<BlockBackend>, BlockError> {
+        let paths = self.namespaces.iter().filter_map(|served| match served {
+            Served::File(path) => Some(path),
+            Served::Kept(_) => None,
+        });
+        paths
+            .map(|path| {
+                let driver =
+                    FileDriver::open(&FileOptions { discard: DiscardMode::Unmap, ..FileOptions::new(path) })?;
+                let options =
+                    BackendOptions { name: path.display().to_string(), ..BackendOptions::default() };
+                BlockBackend::new(Arc::new(driver), options)
+            })
+            .collect()
+    }
 }
 
 /// How it fails.
@@ -107,6 +150,8 @@ impl Cli {
 enum ToolError {
     #[error(transparent)]
     Device(#[from] DeviceError),
+    #[error(transparent)]
+    File(#[from] BlockError),
     #[error(transparent)]
     Server(#[from] ServerError),
     #[error("cannot catch signals: {0}")]
@@ -118,7 +163,7 @@ enum ToolError {
 }
 
 fn run(cli: &Cli) -> Result<(), ToolError> {
-    let model = Arc::new(Model::new(cli.config())?);
+    let model = Arc::new(Model::with_nodes(cli.config(), cli.nodes()?)?);
     let options = ServerOptions { map_doorbells: !cli.no_map_doorbells };
     let mut server = Server::bind(&cli.socket, Arc::<Model>::clone(&model), options)?;
     for signal in [SIGTERM, SIGINT] {
@@ -152,5 +197,18 @@ fn main() -> ExitCode {
             let _ = writeln!(io::stderr(), "nvme-model: {error}");
             ExitCode::FAILURE
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn namespaces_are_kept_here_or_in_files() {
+        assert_eq!("file:/a:b".parse(), Ok(Served::File("/a:b".into())));
+        assert_eq!("null:1t".parse(), Ok(Served::Kept(NamespaceConfig::null(1 << 40))));
+        assert!("file:".parse::<Served>().is_err());
+        assert!("disk:1g".parse::<Served>().unwrap_err().contains("file:PATH"));
     }
 }

@@ -2,8 +2,10 @@
 
 mod initiator;
 
+use std::io::Write as _;
 use std::sync::Arc;
 
+use corelane_drivers::file::{FileDriver, FileOptions};
 use corelane_drivers::mem::{MemDriver, MemOptions};
 use corelane_drivers::null::{NullDriver, NullOptions};
 use corelane_engine::block::{BackendOptions, BlockBackend, BlockDriver};
@@ -58,6 +60,22 @@ fn data_goes_to_the_node_and_comes_back() {
         assert!(host.bytes(DATA + 0x10_0000, 4096).iter().all(|byte| *byte == 0));
     }
     assert_eq!(host.run(1, Cmd::new(0, 0xFFFF_FFFF)).status, 0);
+    host.assert_clean();
+}
+
+#[test]
+fn a_file_is_a_namespace() {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(&vec![1; 1 << 20]).unwrap();
+    let driver = FileDriver::open(&FileOptions::new(file.path())).unwrap();
+    let mut host = started(vec![NamespaceConfig::node()], vec![backend(driver)]);
+    let data: Vec<u8> = (0..4096).map(|at| (at * 13 + at / 256) as u8).collect();
+    host.put(DATA, &data);
+    assert_eq!(host.run(1, Cmd::new(1, 1).prp(DATA, 0).blocks(7, 1)).status, 0);
+    assert_eq!(host.run(1, Cmd::new(0, 1)).status, 0);
+    let bytes = std::fs::read(file.path()).unwrap();
+    assert!(bytes[7 * 4096..8 * 4096] == data);
+    assert!(bytes[..7 * 4096].iter().chain(&bytes[8 * 4096..]).all(|byte| *byte == 1));
     host.assert_clean();
 }
 
