@@ -15,6 +15,8 @@ mod namespace;
 mod options;
 mod queue;
 pub mod spec;
+#[cfg(test)]
+mod tests;
 
 pub use controller::NvmeController;
 pub use driver::NvmeDriver;

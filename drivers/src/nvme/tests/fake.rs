@@ -1,0 +1,397 @@
+//! A controller of a few hundred lines that does what a script says: everything happens within the call that rings a
+//! doorbell or writes a register, so that nothing depends on time.
+//!
+//! It moves no data. What it is for is what no proper controller does.
+
+use std::collections::BTreeMap;
+use std::os::fd::BorrowedFd;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, Weak};
+
+use corelane_dma::{
+    AddressSpace, Backing, CoherentBuffer, DmaError, DmaMapper, Iova, IovaConstraints, MemRegion, MmioRegion,
+};
+use zerocopy::{FromZeros, IntoBytes};
+
+use crate::nvme::bus::{Bus, BusError, Doorbell, Notices, SendDoorbell};
+use crate::nvme::spec::command::Command;
+use crate::nvme::spec::completion::Completion;
+use crate::nvme::spec::identify::{IdentifyController, NamespaceList, cns};
+use crate::nvme::spec::namespace::IdentifyNamespace;
+use crate::nvme::spec::opcode::admin;
+use crate::nvme::spec::register;
+
+/// What goes wrong, if anything.
+#[derive(Clone, Copy)]
+pub struct Script {
+    /// CAP.
+    pub cap: u64,
+    /// It does not become ready.
+    pub never_ready: bool,
+    /// It reports a fatal error when it is enabled.
+    pub fatal: bool,
+    /// It does not become disabled again.
+    pub never_disabled: bool,
+    /// It cannot be reset.
+    pub no_reset: bool,
+    /// All reads are all ones from the first I/O command on.
+    pub vanishes: bool,
+    /// Admin commands with this opcode are refused with this status field.
+    pub refuse: Option<(u8, u16)>,
+    /// Admin commands with this opcode are not answered.
+    pub ignore: Option<u8>,
+    /// What it says of itself.
+    pub identify: fn(&mut IdentifyController),
+    /// What it says of its namespace.
+    pub namespace: fn(&mut IdentifyNamespace),
+    /// Its active namespaces.
+    pub active: [u32; 3],
+    /// The completions of an I/O command: what is written for it.
+    pub complete: fn(Completion) -> Vec<Completion>,
+}
+
+/// 64 entries, ready within 500 ms, NVM command set.
+pub const CAP: u64 = 63 | 1 << 16 | 1 << 24 | 1 << 37;
+
+impl Default for Script {
+    fn default() -> Script {
+        Script {
+            cap: CAP,
+            never_ready: false,
+            fatal: false,
+            never_disabled: false,
+            no_reset: false,
+            vanishes: false,
+            refuse: None,
+            ignore: None,
+            identify: |_| {},
+            namespace: |_| {},
+            active: [1, 0, 0],
+            complete: |completion| vec![completion],
+        }
+    }
+}
+
+#[derive(Clone, Copy, Default)]
+struct Ring {
+    iova: u64,
+    entries: u32,
+    at: u32,
+    /// Of a completion ring: written this often around.
+    turned: bool,
+}
+
+#[derive(Default)]
+struct State {
+    cc: u32,
+    csts: u32,
+    aqa: u32,
+    admin: [u64; 2],
+    sqs: BTreeMap<u16, Ring>,
+    cqs: BTreeMap<u16, Ring>,
+    gone: bool,
+    /// Values that CC was given, in order.
+    configured: Vec<u32>,
+    /// I/O commands, in order.
+    commands: Vec<Command>,
+    resets: u32,
+}
+
+type Maps = Arc<Mutex<BTreeMap<u64, MemRegion>>>;
+
+/// See the module's documentation.
+pub struct Fake {
+    script: Script,
+    state: Mutex<State>,
+    maps: Maps,
+    space: Arc<AddressSpace>,
+    this: OnceLock<Weak<Fake>>,
+}
+
+struct Mapper(Maps);
+
+impl DmaMapper for Mapper {
+    fn constraints(&self) -> IovaConstraints {
+        IovaConstraints {
+            page_bytes: 4096,
+            ranges: vec![0x10_0000..=0xffff_ffff],
+            max_mappings: None,
+            needs_fd: false,
+        }
+    }
+
+    fn map(&self, iova: Iova, region: &MemRegion) -> Result<(), DmaError> {
+        self.0.lock().unwrap().insert(iova.0, region.clone());
+        Ok(())
+    }
+
+    fn unmap(&self, iova: Iova, _len_bytes: u64) -> Result<(), DmaError> {
+        self.0.lock().unwrap().remove(&iova.0);
+        Ok(())
+    }
+
+    fn describe(&self) -> String {
+        "fake".to_owned()
+    }
+}
+
+impl Fake {
+    pub fn new(script: Script) -> Arc<Fake> {
+        let maps = Maps::default();
+        let space = AddressSpace::new(Box::new(Mapper(Arc::clone(&maps)))).unwrap();
+        let state = Mutex::default();
+        let fake = Arc::new(Fake { script, state, maps, space, this: OnceLock::new() });
+        fake.this.set(Arc::downgrade(&fake)).unwrap();
+        fake
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap()
+    }
+
+    /// The values that CC was given.
+    pub fn configured(&self) -> Vec<u32> {
+        self.state().configured.clone()
+    }
+
+    /// The I/O commands that came.
+    pub fn commands(&self) -> Vec<Command> {
+        self.state().commands.clone()
+    }
+
+    pub fn resets(&self) -> u32 {
+        self.state().resets
+    }
+
+    /// How many mappings there are.
+    pub fn mappings(&self) -> usize {
+        self.maps.lock().unwrap().len()
+    }
+
+    /// The memory at an I/O address, and the offset there.
+    fn memory(&self, iova: u64) -> (CoherentBuffer, usize) {
+        let maps = self.maps.lock().unwrap();
+        let (start, region) = maps.range(..=iova).next_back().expect("a mapped address");
+        let offset = (iova - start) as usize;
+        assert!(offset < region.len(), "{iova:#x} is not mapped");
+        (CoherentBuffer::from_region(region.clone()).unwrap(), offset)
+    }
+
+    fn configure(&self, cc: u32) {
+        let mut state = self.state();
+        state.configured.push(cc);
+        let (before, now) = (state.cc & 1, cc & 1);
+        state.cc = cc;
+        if cc & register::Configuration::SHUTDOWN_MASK != 0 {
+            state.csts |= 0b1000;
+        }
+        if before == 0 && now == 1 {
+            state.csts = u32::from(!self.script.never_ready) | u32::from(self.script.fatal) << 1;
+            let entries = (state.aqa & 0xfff) + 1;
+            let [sq, cq] = state.admin;
+            state.sqs.insert(0, Ring { iova: sq, entries, ..Ring::default() });
+            state.cqs.insert(0, Ring { iova: cq, entries, ..Ring::default() });
+        } else if before == 1 && now == 0 && !self.script.never_disabled {
+            state.csts = 0;
+            state.sqs.clear();
+            state.cqs.clear();
+        }
+    }
+
+    /// Fetches what is new in a submission ring.
+    fn ring(&self, qid: u16, tail: u32) {
+        loop {
+            let mut state = self.state();
+            let Some(ring) = state.sqs.get_mut(&qid) else { return };
+            if ring.at == tail {
+                return;
+            }
+            let at = ring.iova + u64::from(ring.at) * 64;
+            ring.at = (ring.at + 1) % ring.entries;
+            let sq_head = ring.at as u16;
+            drop(state);
+            let (memory, offset) = self.memory(at);
+            let command: Command = memory.load(offset).unwrap();
+            let mut completion =
+                Completion { sq_head, sq_id: qid, cid: command.cid, ..Completion::new_zeroed() };
+            if qid == 0 {
+                if let Some(done) = self.admin(&command, completion) {
+                    self.complete(0, done);
+                }
+                continue;
+            }
+            let mut state = self.state();
+            state.commands.push(command);
+            state.gone |= self.script.vanishes;
+            drop(state);
+            completion.status_and_phase = 0;
+            for completion in (self.script.complete)(completion) {
+                self.complete(qid, completion);
+            }
+        }
+    }
+
+    fn complete(&self, qid: u16, mut completion: Completion) {
+        let mut state = self.state();
+        let ring = state.cqs.get_mut(&qid).unwrap();
+        let at = ring.iova + u64::from(ring.at) * 16;
+        completion.status_and_phase = completion.status_and_phase & !1 | u16::from(!ring.turned);
+        ring.at = (ring.at + 1) % ring.entries;
+        ring.turned ^= ring.at == 0;
+        drop(state);
+        let (memory, offset) = self.memory(at);
+        memory.store(offset, &completion).unwrap();
+    }
+
+    fn admin(&self, command: &Command, mut completion: Completion) -> Option<Completion> {
+        if self.script.ignore == Some(command.opcode) {
+            return None;
+        }
+        if let Some((opcode, status)) = self.script.refuse
+            && opcode == command.opcode
+        {
+            completion.status_and_phase = status << 1;
+            return Some(completion);
+        }
+        let qid = command.cdw10[0] as u16;
+        let ring = Ring { iova: command.data.prp1, entries: (command.cdw10[0] >> 16) + 1, ..Ring::default() };
+        match command.opcode {
+            admin::IDENTIFY => self.identify(command),
+            admin::CREATE_CQ => drop(self.state().cqs.insert(qid, ring)),
+            admin::CREATE_SQ => drop(self.state().sqs.insert(qid, ring)),
+            admin::DELETE_CQ => drop(self.state().cqs.remove(&qid)),
+            admin::DELETE_SQ => drop(self.state().sqs.remove(&qid)),
+            // Two queue pairs, counted from 0; a write cache that is on.
+            admin::SET_FEATURES => completion.result = 0x0001_0001,
+            admin::GET_FEATURES => completion.result = 1,
+            other => panic!("admin command {other:#x}"),
+        }
+        Some(completion)
+    }
+
+    fn identify(&self, command: &Command) {
+        let (memory, offset) = self.memory(command.data.prp1);
+        let write = |bytes: &[u8]| memory.copy_from(offset, bytes).unwrap();
+        match command.cdw10[0] as u8 {
+            cns::CONTROLLER => {
+                let mut identify = Box::new(IdentifyController::new_zeroed());
+                (identify.sqes, identify.cqes, identify.vwc, identify.mdts) = (0x66, 0x44, 1, 5);
+                identify.nn.set(4);
+                identify.rtd3e.set(1000);
+                (self.script.identify)(&mut identify);
+                write(identify.as_bytes());
+            }
+            cns::NAMESPACE => {
+                let mut identify = Box::new(IdentifyNamespace::new_zeroed());
+                identify.nsze.set(1 << 20);
+                identify.formats[0].data_shift = 12;
+                (self.script.namespace)(&mut identify);
+                write(identify.as_bytes());
+            }
+            cns::ACTIVE_NAMESPACES => {
+                let mut list = Box::new(NamespaceList::new_zeroed());
+                list.nsids.iter_mut().zip(self.script.active).for_each(|(place, nsid)| place.set(nsid));
+                write(list.as_bytes());
+            }
+            other => panic!("identify {other}"),
+        }
+    }
+}
+
+impl SendDoorbell for Fake {
+    fn send(&self, offset: u64, value: u32) -> Result<(), BusError> {
+        let index = (offset - register::DOORBELLS) / 4;
+        if index.is_multiple_of(2) {
+            self.ring((index / 2) as u16, value);
+        }
+        Ok(())
+    }
+}
+
+impl Bus for Fake {
+    fn address(&self) -> &str {
+        "fake"
+    }
+
+    fn config_read(&self, _offset: u32, data: &mut [u8]) -> Result<(), BusError> {
+        data.fill(0);
+        Ok(())
+    }
+
+    fn config_write(&self, _offset: u32, _data: &[u8]) -> Result<(), BusError> {
+        Ok(())
+    }
+
+    fn registers_len(&self) -> u64 {
+        0x4000
+    }
+
+    fn read32(&self, offset: u64) -> Result<u32, BusError> {
+        let state = self.state();
+        if state.gone {
+            return Ok(u32::MAX);
+        }
+        Ok(match offset {
+            register::VS => 0x0001_0300,
+            register::CC => state.cc,
+            register::CSTS => state.csts,
+            other => panic!("a read of {other:#x}"),
+        })
+    }
+
+    fn read64(&self, offset: u64) -> Result<u64, BusError> {
+        assert_eq!(offset, register::CAP);
+        Ok(self.script.cap)
+    }
+
+    fn write32(&self, offset: u64, value: u32) -> Result<(), BusError> {
+        match offset {
+            register::CC => self.configure(value),
+            register::AQA => self.state().aqa = value,
+            other => panic!("a write to {other:#x}"),
+        }
+        Ok(())
+    }
+
+    fn write64(&self, offset: u64, value: u64) -> Result<(), BusError> {
+        self.state().admin[usize::from(offset == register::ACQ)] = value;
+        Ok(())
+    }
+
+    fn doorbell(&self, offset: u64) -> Result<Doorbell, BusError> {
+        let this = self.this.get().and_then(Weak::upgrade).expect("it is alive");
+        Ok(Doorbell::Message { sender: this, offset })
+    }
+
+    fn interrupts(&self) -> u32 {
+        0
+    }
+
+    fn set_interrupts(&self, _eventfds: &[BorrowedFd<'_>]) -> Result<(), BusError> {
+        Ok(())
+    }
+
+    fn notices(&self) -> Notices<'_> {
+        Notices::default()
+    }
+
+    fn reset(&self) -> Result<(), BusError> {
+        if self.script.no_reset {
+            return Err(BusError::Unsupported { address: "fake".to_owned(), what: "reset" });
+        }
+        let mut state = self.state();
+        (state.cc, state.csts, state.resets) = (0, 0, state.resets + 1);
+        Ok(())
+    }
+
+    fn dma(&self) -> &Arc<AddressSpace> {
+        &self.space
+    }
+
+    fn backing(&self) -> Backing {
+        Backing::Pages
+    }
+
+    fn bar_memory(&self, _offset: u64, _len_bytes: u64) -> Option<MmioRegion> {
+        None
+    }
+}

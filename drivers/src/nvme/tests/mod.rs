@@ -1,0 +1,128 @@
+//! The driver on a controller that does what a script says ([`fake`]): how it starts, ends and fails.
+
+mod fake;
+mod faults;
+
+use std::sync::Arc;
+
+use corelane_engine::block::BlockDriver;
+
+use super::spec::Nsid;
+use super::spec::opcode::admin;
+use super::spec::register::Configuration;
+use super::spec::status::{Status, code_type};
+use super::{ControllerOptions, NvmeController, NvmeDriver, NvmeError, NvmeOptions};
+use fake::{CAP, Fake, Script};
+
+const OPTIONS: ControllerOptions =
+    ControllerOptions { queues: 2, admin_timeout_ms: 300, shadow_doorbells: true };
+
+fn start(script: Script) -> (Arc<Fake>, Result<Arc<NvmeController>, NvmeError>) {
+    let fake = Fake::new(script);
+    let controller = NvmeController::start(Arc::clone(&fake) as _, &OPTIONS);
+    (fake, controller)
+}
+
+fn refusal(script: Script) -> String {
+    let (fake, controller) = start(script);
+    let error = controller.expect_err("a controller that cannot be used").to_string();
+    assert_eq!(fake.mappings(), 0, "memory stays mapped after: {error}");
+    error
+}
+
+#[test]
+fn a_controller_is_enabled_and_shut_down_in_order() {
+    let (fake, controller) = start(Script::default());
+    let controller = controller.unwrap();
+    assert_eq!(controller.queue_count(), 2);
+    drop(controller);
+    let on = Configuration::enabled(12, false);
+    let expected = [on.disabled().0, on.0, on.shutting_down().0, on.disabled().0];
+    assert_eq!(fake.configured(), expected);
+    assert_eq!(fake.mappings(), 0);
+}
+
+#[test]
+fn what_cannot_be_driven_is_refused_by_name() {
+    let cases: [(&str, Script); 10] = [
+        ("CAP reads as all ones", Script { cap: u64::MAX, ..Script::default() }),
+        ("CAP.MQES is 0", Script { cap: CAP & !0xffff, ..Script::default() }),
+        ("CAP.MPSMIN is 2", Script { cap: CAP | 2 << 48 | 2 << 52, ..Script::default() }),
+        ("NVM command set", Script { cap: CAP & !(1 << 37), ..Script::default() }),
+        ("did not become ready", Script { never_ready: true, ..Script::default() }),
+        ("a fatal error while being enabled", Script { fatal: true, ..Script::default() }),
+        ("CQES and SQES", Script { identify: |identify| identify.sqes = 0x77, ..Script::default() }),
+        ("NN is 0", Script { identify: |identify| identify.nn.set(0), ..Script::default() }),
+        ("CNTRLTYPE is 2", Script { identify: |identify| identify.cntrltype = 2, ..Script::default() }),
+        ("Set Features (number of queues) failed: Invalid Field in Command", {
+            Script { refuse: Some((admin::SET_FEATURES, Status::INVALID_FIELD.0)), ..Script::default() }
+        }),
+    ];
+    for (what, script) in cases {
+        let error = refusal(script);
+        assert!(error.contains(what), "'{error}' should say '{what}'");
+    }
+}
+
+#[test]
+fn an_admin_command_that_is_not_answered_ends_the_controller() {
+    let error = refusal(Script { ignore: Some(admin::IDENTIFY), ..Script::default() });
+    assert!(error.contains("Identify (controller) was not answered within 300 ms"), "{error}");
+    // One that cannot be disabled either is reset.
+    let (fake, controller) =
+        start(Script { ignore: Some(admin::IDENTIFY), never_disabled: true, ..Script::default() });
+    assert!(controller.is_err());
+    assert_eq!((fake.resets(), fake.mappings()), (1, 0));
+    // What nothing stops keeps its memory.
+    let (fake, controller) = start(Script {
+        ignore: Some(admin::IDENTIFY),
+        never_disabled: true,
+        no_reset: true,
+        ..Script::default()
+    });
+    assert!(controller.is_err());
+    assert!(fake.mappings() > 0);
+}
+
+#[test]
+fn namespaces_are_found_by_number_or_are_told() {
+    let (_fake, controller) = start(Script { active: [2, 4, 0], ..Script::default() });
+    let controller = controller.unwrap();
+    assert_eq!(controller.active_namespaces().unwrap(), [Nsid(2), Nsid(4)]);
+    let options = NvmeOptions::default();
+    let error = NvmeDriver::open_default(&controller, &options).expect_err("two, and no 1").to_string();
+    assert!(error.contains("no active namespace 1; active are: 2, 4"), "{error}");
+    assert_eq!(NvmeDriver::open(&controller, Nsid(4), &options).unwrap().nsid(), Nsid(4));
+    let (_fake, controller) = start(Script { active: [3, 0, 0], ..Script::default() });
+    let driver = NvmeDriver::open_default(&controller.unwrap(), &options).unwrap();
+    assert_eq!((driver.nsid(), driver.length().unwrap()), (Nsid(3), 4 << 30));
+    assert_eq!(driver.limits().max_transfer, 128 << 10);
+}
+
+#[test]
+fn a_list_of_namespaces_that_is_not_in_order_is_absurd() {
+    for active in [[2, 1, 0], [1, 1, 0], [1, u32::MAX, 0]] {
+        let (_fake, controller) = start(Script { active, ..Script::default() });
+        let error = controller.unwrap().active_namespaces().expect_err("disorder").to_string();
+        assert!(error.contains("the active namespaces"), "{error}");
+    }
+}
+
+#[test]
+fn a_write_protected_namespace_opens_read_only() {
+    let (_fake, controller) =
+        start(Script { namespace: |identify| identify.nsattr = 1, ..Script::default() });
+    let controller = controller.unwrap();
+    let error = NvmeDriver::open(&controller, Nsid(1), &NvmeOptions::default()).expect_err("protected");
+    assert!(error.to_string().contains("read-only=on"), "{error}");
+    let read_only = NvmeOptions { read_only: true, ..NvmeOptions::default() };
+    assert!(NvmeDriver::open(&controller, Nsid(1), &read_only).unwrap().read_only());
+}
+
+#[test]
+fn a_status_names_itself_in_errors_of_requests() {
+    let (_fake, controller) = start(Script::default());
+    let error = Status::of(code_type::MEDIA, 0x81).to_io_error();
+    assert!(error.to_string().contains("0x281: Unrecovered Read Error"), "{error}");
+    drop(controller);
+}
