@@ -6,9 +6,10 @@ use corelane_engine::aio::AioContext;
 use corelane_engine::block::{BlockDriver, BlockError, BlockLimits, LeafQueue, LeafTable, ReqFlags};
 
 use super::controller::NvmeController;
+use super::error::NvmeError;
 use super::leaf::NvmeQueue;
 use super::namespace::Namespace;
-use super::options::NvmeOptions;
+use super::options::{NvmeOptions, default_namespace};
 use super::spec::Nsid;
 
 /// A namespace of an NVMe controller.
@@ -38,6 +39,20 @@ impl NvmeDriver {
         }
         namespace.limits.validate().map_err(|source| BlockError::Limits { driver: "nvme", source })?;
         Ok(NvmeDriver { controller: Arc::clone(controller), namespace, options: *options })
+    }
+
+    /// Opens the namespace that is meant where none is named: 1, or the only one. Blocks; control plane.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open); [`BlockError::Open`] with the numbers to choose from where there are several but no 1.
+    pub fn open_default(
+        controller: &Arc<NvmeController>,
+        options: &NvmeOptions,
+    ) -> Result<NvmeDriver, BlockError> {
+        let failed = |error: NvmeError| error.into_open(controller.address());
+        let active = controller.active_namespaces().map_err(failed)?;
+        let nsid = default_namespace(&active).unwrap_or(Nsid(1));
+        NvmeDriver::open(controller, nsid, options)
     }
 
     /// The controller.

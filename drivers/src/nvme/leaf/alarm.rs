@@ -5,10 +5,14 @@
 
 use std::cell::Cell;
 use std::rc::Rc;
+use std::time::Duration;
 
 use corelane_engine::aio::{AioContext, CqeSink, PlainOp, Ring, SinkId};
 
 use crate::nvme::interrupt::VectorUse;
+
+/// How long a read that is to end is waited for, before it is signalled again.
+const ROUND: Duration = Duration::from_millis(1);
 
 #[derive(Default)]
 struct Armed {
@@ -57,10 +61,10 @@ impl Alarm {
 
     /// Ends the read, so that the kernel holds nothing of the queue's.
     pub fn disarm(&self, vector: &VectorUse) {
-        // Several rounds: another lane with the same vector may take the signal away.
+        // In rounds: another lane with the same vector may take the signal away.
         while self.armed.armed.get() {
             vector.signal();
-            if let Err(error) = self.ring.submit_and_wait(1, None) {
+            if let Err(error) = self.ring.submit_and_wait(1, Some(ROUND)) {
                 tracing::error!(%error, "the eventfd of an interrupt could not be disarmed");
                 break;
             }

@@ -6,6 +6,7 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
+use corelane_dma::{IoBuf, IoVector, Payload};
 use corelane_engine::aio::Readiness;
 use corelane_engine::block::{Errno, IoError, Tag};
 
@@ -48,7 +49,12 @@ impl NvmeQueue {
             if let Some(request) = slots.get_mut(tag)
                 && leak
             {
-                std::mem::forget(std::mem::take(request.payload_mut()));
+                let empty = match request.payload() {
+                    Payload::None => Payload::None,
+                    Payload::One(_) => Payload::One(IoBuf::empty()),
+                    Payload::Many(_) => Payload::from(IoVector::new()),
+                };
+                std::mem::forget(std::mem::replace(request.payload_mut(), empty));
             }
             slots.end(tag, Err(error));
         }
@@ -75,7 +81,6 @@ impl NvmeQueue {
             tracing::error!(controller = self.controller.address(), %error, "a lane polls from now on");
             self.poll = super::Polling::On;
         }
-        self.resend();
     }
 
     /// Sends once more what a host has returned. From its start, since nobody was told of a part.
@@ -87,8 +92,11 @@ impl NvmeQueue {
             if let Some(part) = self.issuer.parts.get_mut(tag.0 as usize) {
                 part.clear();
             }
-            let Link::Guest(guest) = &mut self.link else { return };
-            match self.issuer.offer(guest, tag, request) {
+            let offer = match &mut self.link {
+                Link::Own(own) => self.issuer.offer(&mut own.pair, tag, request),
+                Link::Guest(guest) => self.issuer.offer(guest, tag, request),
+            };
+            match offer {
                 Offer::Taken => {}
                 Offer::Ended(result) => {
                     slots.end(tag, result);
@@ -147,13 +155,14 @@ impl Drop for NvmeQueue {
         if let Link::Own(own) = &mut self.link {
             own.host.shut(self.controller.hosts());
         }
-        self.drain();
-        let state = self.let_go();
+        // From here on the queue is looked at without being told to.
         if let (Link::Own(Own { pair, .. }), Some(alarm)) = (&self.link, &self.alarm)
             && let Some(vector) = pair.vector()
         {
             alarm.disarm(vector);
         }
+        self.drain();
+        let state = self.let_go();
         if state != State::Lost {
             return;
         }

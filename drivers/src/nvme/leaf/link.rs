@@ -1,6 +1,8 @@
 //! [`Link`]: the way of a lane's commands to the controller: a queue pair of its own, or another lane's.
 
 use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use corelane_engine::aio::AioContext;
 
@@ -11,6 +13,9 @@ use crate::nvme::error::NvmeError;
 use crate::nvme::options::Polling;
 use crate::nvme::queue::pair::QueuePair;
 use crate::nvme::spec::command::Command;
+
+/// How long a lane waits for a queue while others open or close theirs: longer than they may take.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// See the module's documentation.
 #[allow(clippy::large_enum_variant)] // There is one in a lane, and it is not moved.
@@ -74,12 +79,21 @@ impl Link {
         poll: Polling,
     ) -> Result<Link, NvmeError> {
         let lane = (poll != Polling::On).then(|| ctx.handle());
-        if let Some(pair) = controller.create_queues(tags, HOST_SLOTS, lane)? {
-            let host = Host::open(controller.hosts(), ctx, tags);
-            return Ok(Link::Own(Own { pair, host }));
-        }
-        if let Some(port) = controller.hosts().choose() {
-            return Ok(Link::Guest(Guest::new(port, ctx)));
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(pair) = controller.create_queues(tags, HOST_SLOTS, lane.clone())? {
+                let host = Host::open(controller.hosts(), ctx, tags);
+                return Ok(Link::Own(Own { pair, host }));
+            }
+            if let Some(port) = controller.hosts().choose() {
+                return Ok(Link::Guest(Guest::new(port, ctx)));
+            }
+            // Those that have the queues are just opening or closing them.
+            controller.control().check()?;
+            if Instant::now() >= deadline {
+                break;
+            }
+            thread::sleep(Duration::from_micros(100));
         }
         Err(NvmeError::Unusable {
             address: controller.address().to_owned(),

@@ -204,12 +204,13 @@ impl NvmeQueue {
     /// Sends what is pending. True if a command has ended already: one that needs no controller, or that it cannot serve.
     #[inline(always)]
     fn send(&mut self) -> bool {
-        if let Link::Guest(guest) = &self.link {
-            if guest.is_orphan() {
-                self.relink();
-            } else if !self.returned.is_empty() {
-                self.resend();
-            }
+        if let Link::Guest(guest) = &self.link
+            && guest.is_orphan()
+        {
+            self.relink();
+        }
+        if !self.returned.is_empty() {
+            self.resend();
         }
         let NvmeQueue { table, link, issuer, .. } = self;
         let mut slots = table.borrow();

@@ -32,7 +32,9 @@ pub struct Part {
     done: u64,
     /// How much is under way.
     under_way: u64,
-    /// Blocks that the part under way goes through; none if it goes directly.
+    /// Whether the part under way goes through the blocks.
+    bounced: bool,
+    /// Bounce blocks, kept from part to part so that a request that has begun lacks none.
     blocks: Vec<Payload>,
     /// Mappings, each with the number of its segment.
     mappings: Vec<(usize, TempMapping)>,
@@ -46,7 +48,7 @@ impl Part {
 
     /// Gives back what the slot holds.
     pub fn clear(&mut self) {
-        (self.done, self.under_way) = (0, 0);
+        (self.done, self.under_way, self.bounced) = (0, 0, false);
         self.blocks.clear();
         self.mappings.clear();
     }
@@ -124,7 +126,7 @@ impl Issuer {
     /// Copies what a read has brought into bounce blocks, and counts the part as done.
     fn take_over(&mut self, tag: Tag, request: &mut Request) -> Result<(), Errno> {
         let Some(part) = self.parts.get_mut(tag.0 as usize) else { return Err(Errno::EIO) };
-        if request.op() == Op::Read {
+        if request.op() == Op::Read && part.bounced {
             let mut left = part.under_way as usize;
             let mut at = part.done as usize;
             for block in part.blocks.iter() {
@@ -143,6 +145,7 @@ impl Issuer {
         let done = self.part(tag).map_or(0, |part| part.done);
         let left = request.bytes().saturating_sub(done);
         let direct = self.find_pieces(tag, request, done, left).then(|| self.describe(tag, left)).flatten();
+        let bounced = direct.is_none();
         let (bytes, data, flags) = match direct {
             Some(described) => described,
             None => self.bounce(tag, request, done, left)?,
@@ -150,7 +153,7 @@ impl Issuer {
         let mut command = self.transfer(request, done, bytes);
         (command.data, command.flags) = (data, flags);
         if let Some(part) = self.part(tag) {
-            part.under_way = bytes;
+            (part.under_way, part.bounced) = (bytes, bounced);
         }
         if way.push(tag.0, &mut command) { Ok(()) } else { Err(Hindrance::NoBlock) }
     }
