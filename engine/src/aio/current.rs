@@ -1,11 +1,19 @@
 //! Which context runs on this thread, so that a wake-up there needs no atomic queue.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 
 use super::AioContext;
 
 thread_local! {
     static CURRENT: RefCell<Option<AioContext>> = const { RefCell::new(None) };
+    /// The [address](AioContext::address) of the current context, 0 for none. It is unique, as the context is kept here.
+    static ADDRESS: Cell<usize> = const { Cell::new(0) };
+}
+
+/// Makes `context` the current one. Gives the one before.
+fn replace(context: Option<AioContext>) -> Option<AioContext> {
+    ADDRESS.set(context.as_ref().map_or(0, AioContext::address));
+    CURRENT.with(|current| current.replace(context))
 }
 
 /// Makes a context the current one until it is dropped; then the one before is again.
@@ -17,14 +25,7 @@ pub struct Entered {
 impl Entered {
     #[inline]
     pub(super) fn new(context: &AioContext) -> Self {
-        let before = CURRENT.with(|current| {
-            let mut current = current.borrow_mut();
-            if current.as_ref().is_some_and(|now| now.is(context)) {
-                None
-            } else {
-                Some(current.replace(context.clone()))
-            }
-        });
+        let before = (!is(context)).then(|| replace(Some(context.clone())));
         Self { before }
     }
 }
@@ -34,8 +35,7 @@ impl Drop for Entered {
     fn drop(&mut self) {
         if let Some(before) = self.before.take() {
             // The old value goes only after the borrow has ended: it may be the last handle on its context.
-            let ended = CURRENT.with(|current| current.replace(before));
-            drop(ended);
+            drop(replace(before));
         }
     }
 }
@@ -43,7 +43,7 @@ impl Drop for Entered {
 /// Whether `context` is the current one.
 #[inline]
 pub(super) fn is(context: &AioContext) -> bool {
-    CURRENT.with(|current| current.borrow().as_ref().is_some_and(|now| now.is(context)))
+    ADDRESS.get() == context.address()
 }
 
 /// Calls `f` with the current context, if there is one.
