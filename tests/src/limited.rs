@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use corelane_dma::MemRegion;
+use corelane_dma::{Backing, MemRegion};
 use corelane_engine::aio::{AioContext, Readiness};
 use corelane_engine::block::{
     BlockDriver, BlockError, BlockLimits, BlockStatus, Command, LeafQueue, LeafTable, Op, ReqFlags, TableView,
@@ -61,6 +61,10 @@ impl BlockDriver for Limited {
 
     fn can_discard(&self) -> bool {
         !self.restrictions.no_discard && self.inner.can_discard()
+    }
+
+    fn memory(&self) -> Backing {
+        self.inner.memory()
     }
 
     fn open_queue(&self, ctx: &AioContext, table: LeafTable) -> Result<Box<dyn LeafQueue>, BlockError> {

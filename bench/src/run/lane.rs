@@ -250,9 +250,9 @@ fn open_files(plan: &LanePlan, ctx: &AioContext) -> Result<Vec<LaneFile>, RunErr
 
 /// The kind of memory that all devices of the lane can reach. A descriptor is what the choosiest need.
 fn memory(files: &[(Device, WorkloadConfig)]) -> Backing {
-    let asked = files.iter().filter_map(|(device, _)| device.memory);
+    let mut asked = files.iter().filter_map(|(device, _)| device.memory);
     let shared = asked.clone().find(|memory| matches!(memory, Backing::Memfd | Backing::MemfdHuge));
-    shared.or_else(|| asked.last()).unwrap_or(Backing::Pages)
+    shared.or_else(|| asked.next_back()).unwrap_or(Backing::Pages)
 }
 
 /// A buffer for each request in flight, filled with what is written unless that is made for each write.

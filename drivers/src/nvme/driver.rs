@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use corelane_dma::Backing;
 use corelane_engine::aio::AioContext;
 use corelane_engine::block::{BlockDriver, BlockError, BlockLimits, LeafQueue, LeafTable, ReqFlags};
 
@@ -97,6 +98,10 @@ impl BlockDriver for NvmeDriver {
 
     fn can_discard(&self) -> bool {
         self.namespace.can_discard
+    }
+
+    fn memory(&self) -> Backing {
+        self.controller.bus().backing()
     }
 
     fn open_queue(&self, ctx: &AioContext, table: LeafTable) -> Result<Box<dyn LeafQueue>, BlockError> {

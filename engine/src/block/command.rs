@@ -7,7 +7,7 @@ use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::Poll;
 
-use corelane_dma::{Backing, BlockPool, IoBuf, Payload};
+use corelane_dma::{BlockPool, IoBuf, Payload};
 
 use super::channel::ChannelInner;
 use super::driver::{LeafCommand, Tag};
@@ -101,7 +101,8 @@ impl ChannelInner {
         let limits = &self.node.limits;
         let align = (limits.opt_mem_alignment as usize).max(4096);
         let size = BOUNCE_BYTES.max(limits.request_alignment as usize).next_multiple_of(align);
-        let pool = BlockPool::new(size, BOUNCE_COUNT, align, Backing::Pages).map_err(|error| {
+        let memory = self.node.driver.memory();
+        let pool = BlockPool::new_or_fallback(size, BOUNCE_COUNT, align, memory).map_err(|error| {
             tracing::error!(node = %self.node.name, %error, "no memory for bounce buffers");
             IoError::from(Errno::ENOMEM)
         })?;

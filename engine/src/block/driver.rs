@@ -1,6 +1,6 @@
 //! What a driver implements: [`BlockDriver`], shared by all lanes, and [`LeafQueue`], its end in one lane.
 
-use corelane_dma::{MemRegion, Payload};
+use corelane_dma::{Backing, MemRegion, Payload};
 
 use super::errno::{BlockError, IoResult};
 use super::limits::BlockLimits;
@@ -130,6 +130,12 @@ pub trait BlockDriver: Send + Sync + 'static {
     /// Whether the driver can discard.
     fn can_discard(&self) -> bool {
         false
+    }
+
+    /// The kind of memory that the device reaches best, for the block layer's own buffers. Any will do; a device that
+    /// cannot reach it copies.
+    fn memory(&self) -> Backing {
+        Backing::Pages
     }
 
     /// Opens this driver's queue in the lane of `ctx`, for the commands of `table`.

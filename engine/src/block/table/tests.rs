@@ -1,6 +1,7 @@
 //! What the table promises, by itself and through the queue's handle.
 
 use super::*;
+use crate::block::request::ReqFlags;
 
 fn filling(offset: u64, bytes: u64) -> Filling {
     let none = ReqFlags::empty();
