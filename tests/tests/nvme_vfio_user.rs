@@ -14,7 +14,7 @@ use corelane_drivers::nvme::bus::{Bus, BusError, Doorbell};
 use corelane_drivers::nvme::spec::Nsid;
 use corelane_drivers::nvme::{ControllerOptions, NvmeController, NvmeDriver, NvmeOptions, Polling};
 use corelane_nvme_model::server::{Server, ServerOptions, Stopper};
-use corelane_nvme_model::{Model, ModelConfig, NamespaceConfig};
+use corelane_nvme_model::{Device, Model, ModelConfig, NamespaceConfig, Region};
 use corelane_tests::{Seed, own_program};
 use rand_xoshiro::rand_core::Rng;
 use rustix::process::{Pid, Signal, kill_process};
@@ -168,6 +168,58 @@ fn an_interrupt_ends_the_process_while_a_client_is_attached() {
     process.signal(Signal::INT);
     assert!(process.ends_well());
     assert!(matches!(bus.read32(0x1c), Err(BusError::Gone { .. })));
+}
+
+#[test]
+fn a_client_that_is_killed_in_the_middle_of_its_requests_leaves_nothing_behind() {
+    let served = Served::new(ram(12), MAPPED);
+    let socket = served.folder.path().join("cntrl");
+    for _ in 0..3 {
+        let mut client = own_program("corelane-bench");
+        let filename = format!("--filename=vfio-user:{}/1", socket.display());
+        client.args(["--name=killed", "--ioengine=nvme", "--rw=randrw", "--iodepth=32", "--time_based"]);
+        let mut client = client.args(["--runtime=60", &filename]).stdout(Stdio::null()).spawn().unwrap();
+        // It is in the middle of them when there is an I/O queue whose doorbell was rung.
+        let mut tail = [0; 4];
+        let end = Instant::now() + Duration::from_secs(30);
+        let stride = 4 << served.model.config().doorbell_stride;
+        while tail == [0; 4] && Instant::now() < end {
+            thread::sleep(Duration::from_millis(5));
+            served.model.read(Region::Bar0, 0x1000 + 2 * stride, &mut tail).unwrap();
+        }
+        assert_ne!(tail, [0; 4], "it began");
+        client.kill().unwrap();
+        client.wait().unwrap();
+        let bus = open(&socket);
+        assert_eq!(bus.read32(0x1c).unwrap(), 0, "the controller was reset");
+        drop(bus);
+    }
+    assert_eq!(served.model.take_violations(), []);
+    check_path(&socket, &POLL, &[8]);
+}
+
+#[test]
+fn what_cannot_be_served_is_refused_with_the_reason() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("cntrl").display().to_string();
+    for (arguments, reason) in [
+        (["--namespace", "256x"], "256m"),
+        (["--namespace", "disk:1g"], "ram, ram-huge, null or zero"),
+        (["--namespace", "1"], "the size of a namespace of 1"),
+        (["--lba-size", "513"], "512 to 64k"),
+        (["--queues", "0"], "the number of queue pairs of 0"),
+        (["--core", "100000"], "on its core"),
+    ] {
+        let mut command = own_program("nvme-model");
+        command.args(["--socket", &socket]).args(arguments);
+        if arguments[0] != "--namespace" {
+            command.args(["--namespace", "1m"]);
+        }
+        let output = command.output().unwrap();
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && errors.contains(reason), "{arguments:?}: {errors}");
+        assert!(!Path::new(&socket).exists());
+    }
 }
 
 #[test]
