@@ -5,8 +5,9 @@ use std::process::Command;
 
 use super::place;
 
-/// A profile of the workspace: optimised, with the checks of a test, and quicker to link than a release.
-const PROFILE: &str = "guest";
+/// A profile of the workspace: optimised, with the checks of a test, and quicker to link than a release. What is measured
+/// is better built in the profile `release`.
+const DEFAULT_PROFILE: &str = "guest";
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 
 /// What runs in the guest.
@@ -23,8 +24,12 @@ pub fn built() -> Result<PathBuf, String> {
     if std::env::var_os("CORELANE_BINARIES_BUILT").is_some() { Ok(folder()) } else { build() }
 }
 
+fn profile() -> String {
+    std::env::var("CORELANE_VM_PROFILE").unwrap_or_else(|_| DEFAULT_PROFILE.to_owned())
+}
+
 fn folder() -> PathBuf {
-    place::folder().join("build").join(TARGET).join(PROFILE)
+    place::folder().join("build").join(TARGET).join(profile())
 }
 
 /// Builds the programs from the tree as it is now. Gives the folder that they are in.
@@ -41,7 +46,7 @@ pub fn build() -> Result<PathBuf, String> {
         "--quiet",
         "--workspace",
         "--profile",
-        PROFILE,
+        &profile(),
         "--target",
         TARGET,
         "--config",

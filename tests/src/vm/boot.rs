@@ -13,7 +13,8 @@ const BOOT_LIMIT: Duration = Duration::from_secs(120);
 /// How much longer than the guest itself the host waits for the end of a case.
 const GRACE: Duration = Duration::from_secs(30);
 /// Variables that cases see as the host does.
-const ENVIRONMENT: [&str; 4] = ["CORELANE_SEED", "CORELANE_SEQUENCES", "CORELANE_LOG", "CORELANE_VM_SECONDS"];
+const ENVIRONMENT: [&str; 5] =
+    ["CORELANE_SEED", "CORELANE_SEQUENCES", "CORELANE_LOG", "CORELANE_VM_ROUNDS", "CORELANE_VM_SECONDS"];
 /// How much of a log is shown.
 const SHOWN_LINES: usize = 60;
 

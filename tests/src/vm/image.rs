@@ -9,6 +9,7 @@ use std::process::Command;
 use super::archive::Archive;
 use super::binaries::{GUEST, OWN};
 use super::{Machine, System};
+use crate::program::find;
 
 /// Where the modules are in the guest; their names begin with the order to insert them in.
 pub const MODULES: &str = "modules";
@@ -50,11 +51,6 @@ pub fn write(path: &Path, machine: &Machine, system: &System, binaries: &Path) -
 
 fn read(path: &Path) -> io::Result<Vec<u8>> {
     std::fs::read(path).map_err(|err| io::Error::other(format!("{}: {err}", path.display())))
-}
-
-fn find(name: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    std::env::split_paths(&path).map(|folder| folder.join(name)).find(|file| file.is_file())
 }
 
 /// The shared libraries of a program, and its loader, as `ldd` names them; none for a static one.

@@ -77,3 +77,18 @@ pub static NVME: Machine = Machine {
 
 /// The sector of 512 bytes that the controller `bad-sector` cannot read.
 pub const BAD_SECTOR: u64 = 4096;
+
+/// A controller over a device that costs nothing, to compare what drives it.
+pub static BENCH: Machine = Machine {
+    name: "bench",
+    kernel_args: "",
+    memory_mib: 2048,
+    huge_pages: 128,
+    programs: &["fio"],
+    controllers: &[Controller {
+        name: "null",
+        options: "",
+        beside: None,
+        namespaces: &[Namespace { nsid: 1, medium: Medium::Null { len_mib: 1024 }, options: "" }],
+    }],
+};

@@ -1,5 +1,6 @@
 //! The cases, a file for each subject. To add one: write a function, and name it in its file's table.
 
+mod bench;
 mod guest_driver;
 mod harness;
 mod nvme;
@@ -9,7 +10,7 @@ use super::Case;
 
 /// All cases.
 pub fn all() -> impl Iterator<Item = &'static Case> {
-    [guest_driver::CASES, harness::CASES, vfio::CASES].into_iter().chain(nvme::TABLES).flatten()
+    [bench::CASES, guest_driver::CASES, harness::CASES, vfio::CASES].into_iter().chain(nvme::TABLES).flatten()
 }
 
 #[cfg(test)]
