@@ -1,18 +1,17 @@
 //! Every leaf keeps the contract of a leaf queue, in every way that it can be opened.
+//!
+//! Polling for completions needs a device with polled queues, which the tests in virtual machines have (`tests/src/vm`).
 
 mod common;
 
 use std::path::Path;
 
-use common::{LoopDevice, full_file, open_or_skip, scratch_dir, skip, sparse_file};
+use common::{LoopDevice, full_file, open_or_skip, scratch_dir, sparse_file};
 use corelane_dma::Backing;
 use corelane_drivers::contract::{ContractOptions, ContractReport, SPAN_BYTES, check};
 use corelane_drivers::file::{CacheMode, DiscardMode, FileDriver, FileOptions, SqPoll};
 use corelane_drivers::mem::{MemDriver, MemOptions};
 use corelane_drivers::null::{NullDriver, NullOptions};
-use corelane_engine::aio::{AioConfig, AioContext};
-use corelane_engine::block::BlockDriver;
-use corelane_engine::block::CommandTable;
 
 /// The seed of the random choices: `CORELANE_SEED`, or the time.
 #[allow(clippy::print_stdout)] // For whoever looks into a failure.
@@ -41,22 +40,6 @@ fn check_at(file: &FileOptions, depths: &[u32]) -> ContractReport {
         assert!(last.commands > u64::from(tags) * 50);
     }
     last
-}
-
-/// Whether a file can be polled for completions; says that the test is skipped if not.
-fn can_poll(file: &FileOptions) -> bool {
-    let Some(driver) = open_or_skip(file) else { return false };
-    let ctx = AioContext::new(&AioConfig::default()).unwrap();
-    match driver.open_queue(&ctx, CommandTable::new(1).1).map(drop) {
-        Err(error) if error.to_string().contains("cannot poll") => {
-            skip("kernel", error);
-            false
-        }
-        other => {
-            other.unwrap();
-            true
-        }
-    }
 }
 
 fn unmapping(path: &Path, cache: CacheMode) -> FileOptions {
@@ -121,17 +104,6 @@ fn a_file_with_a_submitting_kernel_thread_keeps_it() {
 }
 
 #[test]
-fn a_file_polled_for_completions_keeps_it() {
-    let dir = scratch_dir();
-    let path = full_file(&dir, "iopoll", SPAN_BYTES as usize);
-    let options = unmapping(&path, CacheMode::None).iopoll(true);
-    if can_poll(&options) {
-        check_file(&options);
-        check_file(&options.sqpoll(Some(SqPoll::default())));
-    }
-}
-
-#[test]
 fn a_loop_device_keeps_it() {
     let dir = scratch_dir();
     for block_bytes in [512, 4096] {
@@ -141,10 +113,6 @@ fn a_loop_device_keeps_it() {
             // Durable writes take their time.
             let depths: &[u32] = if cache.write_cache() { &[2, 32, 300] } else { &[16] };
             check_at(&unmapping(&device.path, cache), depths);
-        }
-        let polled = unmapping(&device.path, CacheMode::None).iopoll(true);
-        if can_poll(&polled) {
-            check_file(&polled);
         }
     }
 }

@@ -24,6 +24,8 @@ pub enum Lack {
     IoUring,
     /// Something that came with a later kernel.
     Kernel,
+    /// QEMU, or a kernel to boot in it.
+    VirtualMachine,
 }
 
 impl fmt::Display for Lack {
@@ -37,6 +39,7 @@ impl fmt::Display for Lack {
             Lack::HugePage => "huge page",
             Lack::IoUring => "io_uring",
             Lack::Kernel => "kernel",
+            Lack::VirtualMachine => "virtual machine",
         })
     }
 }

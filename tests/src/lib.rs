@@ -7,10 +7,12 @@ pub mod alloc;
 mod lack;
 pub mod limited;
 mod loop_device;
+pub mod model;
 mod program;
 mod scratch;
 mod seed;
 pub mod tidy;
+pub mod vm;
 
 pub use lack::{Lack, skip};
 pub use loop_device::LoopDevice;

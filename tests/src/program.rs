@@ -17,7 +17,8 @@ pub fn foreign_program(name: &'static str) -> Option<Command> {
     found.map(Command::new)
 }
 
-fn find(name: &str) -> Option<PathBuf> {
+/// Where the program `name` is, if it is installed.
+pub(crate) fn find(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path).map(|folder| folder.join(name)).find(|file| file.is_file())
 }

@@ -37,6 +37,11 @@ impl Seed {
         Xoshiro256PlusPlus::seed_from_u64(self.0)
     }
 
+    /// The number itself, for what takes one.
+    pub fn number(self) -> u64 {
+        self.0
+    }
+
     /// The seed behind this one (one step of SplitMix64).
     fn next(self) -> Seed {
         let mut z = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);

@@ -1,0 +1,18 @@
+//! Our NVMe driver on QEMU's controllers, through VFIO.
+
+mod controllers;
+mod data;
+mod lanes;
+mod memory;
+mod rig;
+
+use std::time::Duration;
+
+use crate::vm::{Case, Guest, machines};
+
+/// The tables of the cases.
+pub const TABLES: [&[Case]; 4] = [controllers::CASES, data::CASES, lanes::CASES, memory::CASES];
+
+const fn case(name: &'static str, run: fn(&Guest)) -> Case {
+    Case { name, machine: &machines::NVME, run, limit: Duration::from_secs(120) }
+}

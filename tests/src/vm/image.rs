@@ -1,0 +1,62 @@
+//! The guest's initramfs: our programs, the kernel's modules, and programs of the host with their libraries.
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::{self, BufWriter};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::archive::Archive;
+use super::binaries::{GUEST, OWN};
+use super::{Machine, System};
+use crate::program::find;
+
+/// Where the modules are in the guest; their names begin with the order to insert them in.
+pub const MODULES: &str = "modules";
+const FOLDERS: [&str; 9] = ["bin", "dev", "etc", "modules", "proc", "run", "sys", "tmp", "huge"];
+
+/// Writes the initramfs of `machine` to `path`, with our programs from the folder `binaries`.
+///
+/// # Errors
+/// When a file cannot be read or written, or the machine wants a program that the host does not have.
+pub fn write(path: &Path, machine: &Machine, system: &System, binaries: &Path) -> io::Result<()> {
+    let mut archive = Archive::new(BufWriter::new(File::create(path)?));
+    for folder in FOLDERS {
+        archive.folder(folder)?;
+    }
+    archive.file("init", &read(&binaries.join(GUEST))?)?;
+    for name in OWN {
+        archive.file(&format!("bin/{name}"), &read(&binaries.join(name))?)?;
+    }
+    for (order, module) in system.modules.iter().enumerate() {
+        let name = module.file_name().expect("a module is a file").display();
+        archive.file(&format!("{MODULES}/{order}-{name}"), &read(module)?)?;
+    }
+    let mut libraries = BTreeSet::new();
+    // For a shell in the guest; nothing else needs it.
+    if let Some(busybox) = find("busybox") {
+        archive.file("bin/busybox", &read(&busybox)?)?;
+        libraries.extend(libraries_of(&busybox)?);
+    }
+    for name in machine.programs {
+        let program = find(name).ok_or_else(|| io::Error::other(format!("{name} is not installed")))?;
+        archive.file(&format!("bin/{name}"), &read(&program)?)?;
+        libraries.extend(libraries_of(&program)?);
+    }
+    for library in libraries {
+        archive.file(library.to_string_lossy().trim_start_matches('/'), &read(&library)?)?;
+    }
+    archive.finish().map(drop)
+}
+
+fn read(path: &Path) -> io::Result<Vec<u8>> {
+    std::fs::read(path).map_err(|err| io::Error::other(format!("{}: {err}", path.display())))
+}
+
+/// The shared libraries of a program, and its loader, as `ldd` names them; none for a static one.
+fn libraries_of(program: &Path) -> io::Result<Vec<PathBuf>> {
+    let output = Command::new("ldd").arg(program).output()?;
+    let printed = String::from_utf8_lossy(&output.stdout);
+    let paths = printed.split_whitespace().filter(|word| word.starts_with('/'));
+    Ok(paths.map(|word| PathBuf::from(word.trim_end_matches(':'))).filter(|path| path != program).collect())
+}
