@@ -8,8 +8,11 @@ use corelane_dma::{Backing, BlockPool, IoVector, Payload};
 use corelane_drivers::file::{CacheMode, FileDriver, FileOptions};
 use corelane_drivers::mem::{MemDriver, MemOptions};
 use corelane_drivers::null::{NullDriver, NullOptions};
+use corelane_drivers::nvme::spec::Nsid;
+use corelane_drivers::nvme::{ControllerOptions, NvmeController, NvmeDriver, NvmeOptions, Polling};
 use corelane_engine::aio::{AioConfig, AioContext, Wait};
 use corelane_engine::block::{BackendOptions, BlockBackend, BlockDriver, Channel, Request};
+use corelane_nvme_model::{Model, ModelBus, ModelConfig, NamespaceConfig};
 use corelane_tests::alloc::{CountingAllocator, Counts};
 use corelane_tests::{Scratch, Seed};
 
@@ -35,7 +38,19 @@ fn drivers(scratch: &Scratch) -> Vec<(&'static str, Arc<dyn BlockDriver>)> {
         ("mem", Arc::new(MemDriver::open(&MemOptions::new(LENGTH)).expect("a RAM disk"))),
         ("file through the page cache", file(CacheMode::Writeback)),
         ("file past the page cache", file(CacheMode::None)),
+        ("NVMe, polled", nvme(Polling::On)),
+        ("NVMe by interrupts", nvme(Polling::Off)),
     ]
+}
+
+/// A namespace of the controller model, which has a thread of its own.
+fn nvme(poll: Polling) -> Arc<dyn BlockDriver> {
+    let config = ModelConfig::new(vec![NamespaceConfig::ram(LENGTH as u64)]);
+    let model = Arc::new(Model::new(config).expect("a controller"));
+    let bus = ModelBus::new("model", model).expect("a bus");
+    let controller = NvmeController::start(bus, &ControllerOptions::default()).expect("it starts");
+    let options = NvmeOptions { poll, read_only: false };
+    Arc::new(NvmeDriver::open(&controller, Nsid(1), &options).expect("a namespace"))
 }
 
 /// Runs `round` often enough to reach the steady state, and then checks that it allocates nothing more.

@@ -2,9 +2,7 @@
 
 use std::sync::Arc;
 
-use corelane_dma::{
-    AddressSpace, Backing, BlockPool, DmaError, IoBuf, Iova, LookupCache, MemRegion, Payload,
-};
+use corelane_dma::{AddressSpace, Backing, BlockPool, DmaError, Iova, LookupCache, MemRegion, Payload};
 
 use crate::nvme::bus::Bus;
 
@@ -113,11 +111,6 @@ impl LaneDma {
             blocks.push(Payload::One(block));
         }
         Ok(())
-    }
-
-    /// Whether a segment can be mapped for the time of a request: a device in another process can only map files.
-    pub fn can_map(&self, _buf: &IoBuf) -> bool {
-        !self.backing.is_shareable()
     }
 }
 

@@ -179,17 +179,15 @@ impl Issuer {
                 let mapped = part.mappings.iter().find(|(segment, _)| *segment == index);
                 let start = match mapped {
                     Some((_, mapping)) => mapping.iova().0,
-                    None if left <= BOUNCE_MAX_BYTES || !dma.can_map(buf) => return false,
+                    None if left <= BOUNCE_MAX_BYTES => return false,
+                    // What cannot be mapped is copied, however large: a device in another process maps only files.
                     None => match dma.space().map_temporary(buf) {
                         Ok(mapping) => {
                             let start = mapping.iova().0;
                             part.mappings.push((index, mapping));
                             start
                         }
-                        Err(error) => {
-                            tracing::debug!(%error, "memory is copied since it cannot be mapped");
-                            return false;
-                        }
+                        Err(_) => return false,
                     },
                 };
                 add_piece(pieces, start.wrapping_add(skip as u64), len as u64);
