@@ -6,6 +6,7 @@ use corelane_engine::aio::AioHandle;
 
 use super::NvmeController;
 use super::admin::Data;
+use super::control::State;
 use super::registers::PAGE_BYTES;
 use crate::nvme::error::NvmeError;
 use crate::nvme::queue::bell::Bell;
@@ -98,10 +99,12 @@ impl NvmeController {
         let vector = lane.map_or(Ok(None), |lane| self.vector(qid, lane))?;
         let created = self.create_both(qid, entries, &memory, sq_bytes, vector.as_ref().map(|v| v.index()));
         if let Err(error) = created {
-            if !matches!(error, NvmeError::Refused { .. })
-                && super::wait_until_over(&self.control) != super::State::Stopped
-            {
-                std::mem::forget(memory);
+            // After anything but a refusal the controller may have the queues.
+            if !matches!(error, NvmeError::Refused { .. }) {
+                self.control.fail(&error);
+                if super::wait_until_over(&self.control) != State::Stopped {
+                    std::mem::forget(memory);
+                }
             }
             return Err(error);
         }
