@@ -12,6 +12,8 @@ use corelane_engine::block::{BackendOptions, BlockBackend, Channel};
 use corelane_nvme_model::{Model, ModelBus, ModelConfig, NamespaceConfig};
 
 const BLOCK: usize = 4096;
+/// Blocks that a lane has under way at once.
+const TASKS: u64 = 6;
 /// What a lane has for itself, in bytes.
 const SHARE: u64 = 1 << 20;
 
@@ -55,7 +57,7 @@ async fn rounds(channel: Rc<Channel>, mut buf: IoBuf, lane: u64, task: u64, coun
 
 /// What a lane does: `tasks` blocks at once, through a channel of its own.
 async fn work(ctx: AioContext, backend: BlockBackend, lane: u64, tasks: u64, count: u64) {
-    let channel = Rc::new(backend.channel(&ctx, 16).unwrap());
+    let channel = Rc::new(backend.channel(&ctx, 32).unwrap());
     let buffer = DmaBuffer::new(tasks as usize * BLOCK, BLOCK, Backing::Pages).unwrap();
     let region = Rc::new(MemRegion::from_buffer(buffer));
     let mut running = Vec::new();
@@ -69,14 +71,14 @@ async fn work(ctx: AioContext, backend: BlockBackend, lane: u64, tasks: u64, cou
 }
 
 /// Runs lanes that end one after the other: the first has the least to do.
-fn run_lanes(backend: &BlockBackend, lanes: u64, count: u64) {
+fn run_lanes(backend: &BlockBackend, lanes: u64, tasks: u64, count: u64) {
     let threads: Vec<IoThread> =
         (0..lanes).map(|_| IoThread::spawn(&AioConfig::named("nvme")).unwrap()).collect();
     std::thread::scope(|scope| {
         for (lane, thread) in (0..lanes).zip(&threads) {
             let backend = backend.clone();
             scope.spawn(move || {
-                let job = move |ctx: &AioContext| work(ctx.clone(), backend, lane, 6, count * (lane + 1));
+                let job = move |ctx: &AioContext| work(ctx.clone(), backend, lane, tasks, count * (lane + 1));
                 thread.run_on(job).unwrap();
             });
         }
@@ -85,7 +87,7 @@ fn run_lanes(backend: &BlockBackend, lanes: u64, count: u64) {
 
 fn check(config: ModelConfig, lanes: u64, poll: Polling, count: u64) {
     let (model, controller, backend) = start(config, lanes, poll);
-    run_lanes(&backend, lanes, count);
+    run_lanes(&backend, lanes, TASKS, count);
     drop(backend);
     drop(controller);
     assert_eq!(model.take_violations(), [], "what the model has against the driver");
@@ -113,6 +115,16 @@ fn five_lanes_share_two_queues() {
     check(ModelConfig { max_queue_pairs: 2, ..plain() }, 5, Polling::Off, 20);
     // Queues so short that a host has hardly room for itself.
     check(ModelConfig { max_queue_pairs: 2, max_queue_entries: 4, ..plain() }, 5, Polling::Off, 20);
+}
+
+#[test]
+fn more_lanes_than_a_host_has_room_for() {
+    for poll in [Polling::On, Polling::Off] {
+        let (model, controller, backend) = start(ModelConfig { max_queue_pairs: 1, ..plain() }, 11, poll);
+        run_lanes(&backend, 11, 32, 2);
+        drop((backend, controller));
+        assert_eq!(model.take_violations(), []);
+    }
 }
 
 #[test]

@@ -63,6 +63,11 @@ impl NvmeController {
     /// things of itself.
     pub fn start(bus: Arc<dyn Bus>, options: &ControllerOptions) -> Result<Arc<NvmeController>, NvmeError> {
         corelane_engine::block::IoError::name_statuses_by(super::spec::status::describe);
+        if options.queues == 0 {
+            let (address, expected) = (bus.address().to_owned(), "at least 1".to_owned());
+            let what = "the number of queues to ask for";
+            return Err(NvmeError::Unusable { address, what, value: 0, expected });
+        }
         let registers = Registers::open(bus)?;
         registers.disable()?;
         let timeout = Duration::from_millis(options.admin_timeout_ms);
@@ -74,7 +79,7 @@ impl NvmeController {
         }
         let control = Control::new(registers);
         let mut starting = Starting { control, admin, identify: None, disarmed: false };
-        let identify = starting.identify(options)?;
+        let identify = starting.identify()?;
         let nvm = starting.identify_nvm(&identify)?;
         let granted = starting.ask_for_queues(options.queues)?;
         let shadow = starting.set_up_shadows(&identify, options)?;
@@ -341,14 +346,11 @@ impl Starting {
         NvmeError::Absurd { address, of: "itself".to_owned(), what, value, expected }
     }
 
-    fn identify(&mut self, options: &ControllerOptions) -> Result<Box<IdentifyController>, NvmeError> {
+    fn identify(&mut self) -> Result<Box<IdentifyController>, NvmeError> {
         let command = Command::identify(cns::CONTROLLER, Nsid::NONE, COMMAND_SET_NVM);
         let answer = self.admin("Identify (controller)", command, Data::In(IDENTIFY_BYTES))?;
         let identify = read::<IdentifyController>(&answer);
         self.identify = Some(identify.rtd3e.get());
-        if options.queues == 0 {
-            return Err(self.absurd("the number of queues asked for", 0, "at least 1"));
-        }
         if !identify.has_usual_entries() {
             let sizes = u64::from(identify.cqes) << 8 | u64::from(identify.sqes);
             return Err(self.absurd("CQES and SQES", sizes, "44h and 66h: entries of 16 and 64 bytes"));

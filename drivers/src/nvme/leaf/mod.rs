@@ -115,9 +115,18 @@ impl NvmeQueue {
     #[inline(always)]
     fn readiness(&mut self) -> Readiness {
         if self.link.in_flight() == 0 {
-            return Readiness::Idle;
+            return self.readiness_of_idle();
         }
         if self.poll == Polling::On { Readiness::Spin } else { self.readiness_by_interrupt() }
+    }
+
+    /// With nothing in flight there is room, unless other guests have taken all that the host has; nobody tells when they
+    /// give it back.
+    #[inline(always)]
+    fn readiness_of_idle(&self) -> Readiness {
+        let blocked = matches!(self.link, Link::Guest(_))
+            && (!self.returned.is_empty() || self.table.borrow().has_pending());
+        if blocked { Readiness::Spin } else { Readiness::Idle }
     }
 
     fn readiness_by_interrupt(&mut self) -> Readiness {
