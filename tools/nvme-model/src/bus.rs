@@ -179,12 +179,16 @@ impl Bus for ModelBus {
     }
 
     fn notices(&self) -> Notices<'_> {
-        Notices::default()
+        let (error, removal) = self.model.notices();
+        Notices { error: Some(error), removal: Some(removal) }
     }
 
     fn reset(&self) -> Result<(), BusError> {
-        self.model.reset();
-        Ok(())
+        if self.model.try_reset() {
+            return Ok(());
+        }
+        let source = std::io::ErrorKind::TimedOut.into();
+        Err(BusError::Io { what: format!("reset {}", self.address), source })
     }
 
     fn dma(&self) -> &Arc<AddressSpace> {

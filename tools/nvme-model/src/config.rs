@@ -8,6 +8,7 @@ use std::time::Duration;
 use corelane_dma::Backing;
 
 use crate::device::DeviceError;
+use crate::fault::FaultScript;
 
 /// How the polling thread waits when nothing is to be done.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -141,6 +142,8 @@ pub struct ModelConfig {
     pub core: Option<usize>,
     /// How the polling thread waits.
     pub idle: Idle,
+    /// What goes wrong.
+    pub faults: FaultScript,
 }
 
 impl ModelConfig {
@@ -173,6 +176,7 @@ impl ModelConfig {
             aerl: 3,
             core: None,
             idle: Idle::BackOff,
+            faults: FaultScript::default(),
         }
     }
 
@@ -201,11 +205,24 @@ impl ModelConfig {
             },
         ];
         checks.into_iter().collect::<Result<(), _>>()?;
+        self.check_faults(&self.faults)?;
         let largest_bytes = if self.mdts == 0 { u64::MAX } else { 4096 << self.mdts };
         self.namespaces.iter().try_for_each(|namespace| {
             namespace.validate()?;
             range("the block size with this MDTS", 1 << namespace.lba_shift, 512, largest_bytes)
         })
+    }
+}
+
+impl ModelConfig {
+    /// A node's commands end in another lane, where no fault is made.
+    pub(crate) fn check_faults(&self, faults: &FaultScript) -> Result<(), DeviceError> {
+        let nodes = self.namespaces.iter().any(|one| one.backing == NamespaceBacking::Node);
+        if nodes && !faults.rules.is_empty() {
+            let reason = "faults are made on namespaces in memory only: ram, null and zero".to_owned();
+            return Err(DeviceError::Node { reason });
+        }
+        Ok(())
     }
 }
 

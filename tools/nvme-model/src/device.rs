@@ -170,4 +170,10 @@ pub trait Device: Send + Sync {
     /// Resets the function (PCI Express function-level reset): registers as after power-on, queues gone, memory mappings
     /// and eventfds kept. When it returns the device touches no memory.
     fn reset(&self);
+
+    /// As [`reset`](Self::reset), as a client asks for it: a device may fail to. Returns whether it was reset.
+    fn try_reset(&self) -> bool {
+        self.reset();
+        true
+    }
 }

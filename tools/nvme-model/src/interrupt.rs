@@ -6,6 +6,11 @@
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use rustix::event::EventfdFlags;
+
+use crate::device::DeviceError;
+use crate::fault::Notice;
+
 /// The vectors' eventfds.
 pub(crate) type Vectors = Arc<[Option<Arc<OwnedFd>>]>;
 
@@ -46,6 +51,33 @@ impl Interrupts {
         }
         *vectors = table.into();
         true
+    }
+}
+
+/// What the host has to say of the function: eventfds that become readable.
+#[derive(Debug)]
+pub(crate) struct HostNotices {
+    pub(crate) removal: OwnedFd,
+    pub(crate) error: OwnedFd,
+}
+
+impl HostNotices {
+    pub(crate) fn new() -> Result<HostNotices, DeviceError> {
+        let eventfd = || {
+            rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
+                .map_err(|errno| DeviceError::System { what: "make an eventfd", source: errno.into() })
+        };
+        Ok(HostNotices { removal: eventfd()?, error: eventfd()? })
+    }
+
+    /// Tells whoever listens.
+    pub(crate) fn give(&self, notice: Notice) {
+        let fd = match notice {
+            Notice::Removal => &self.removal,
+            Notice::Error => &self.error,
+        };
+        // A counter that is full says it already.
+        let _ = rustix::io::write(fd, &1_u64.to_ne_bytes());
     }
 }
 

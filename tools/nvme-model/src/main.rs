@@ -11,7 +11,7 @@ use corelane_drivers::file::{DiscardMode, FileDriver, FileOptions};
 use corelane_engine::block::{BackendOptions, BlockBackend, BlockError};
 use corelane_nvme_model::server::{Server, ServerError, ServerOptions};
 use corelane_nvme_model::text::parse_size;
-use corelane_nvme_model::{DeviceError, Idle, Model, ModelConfig, NamespaceConfig};
+use corelane_nvme_model::{DeviceError, FaultRule, FaultScript, Idle, Model, ModelConfig, NamespaceConfig};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
@@ -69,6 +69,19 @@ struct Cli {
     /// Never sleep: the thread looks at the doorbells all the time, and keeps its core busy.
     #[arg(long)]
     poll: bool,
+    /// Make a fault: WHAT[:WHEN][@qQUEUE][@nNSID][@bFIRST[-LAST]]=FAULT. Repeat it for more; the first that applies
+    /// decides. WHAT: io, read, write, flush, compare, write-zeroes, discard, verify, io.HH (opcode), admin, identify[.HH],
+    /// get-log[.HH], get-features[.HH], set-features[.HH], set-queues, create-sq, create-cq, delete-sq, delete-cq, abort,
+    /// event-request, shadow-doorbells, admin.HH, enable, disable, reset. WHEN: 17, 17-20, 17+, *5 (each fifth), 1/100 (by
+    /// chance). FAULT: delay:TIME, late:TIME, drop, lose, duplicate, status[:SCT/SC[:dnr][:more][:crd=N]][:done],
+    /// result:N, queues:N, cid[:last|:N], phase, sq-id[:N], sq-head[:N], no-interrupt, stuck-doorbell[:TIME],
+    /// corrupt[:OFFSET/HEX], truncate:N, fatal, vanish[:TIME], self-reset, event:TYPE/INFO/LOG, notice:removal,
+    /// notice:error; of enable, disable and reset: never, delay:TIME. TIME: 50ms or 1ms-2s. docs/testing.md says more.
+    #[arg(long = "fault", value_name = "RULE", verbatim_doc_comment)]
+    faults: Vec<FaultRule>,
+    /// Where chance in faults begins.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    fault_seed: u64,
     /// Exit with 1 if a client did what the specification forbids. Such things are logged in any case.
     #[arg(long)]
     strict: bool,
@@ -123,6 +136,7 @@ impl Cli {
             sgls: self.sgls,
             core: self.core,
             idle: if self.poll { Idle::Spin } else { Idle::BackOff },
+            faults: FaultScript { seed: self.fault_seed, rules: self.faults.clone() },
             ..ModelConfig::new(namespaces.collect())
         }
     }
@@ -177,6 +191,9 @@ fn run(cli: &Cli) -> Result<(), ToolError> {
         .map_err(ToolError::Print)?;
     server.run()?;
     drop(server);
+    for (fault, count) in model.faults_made() {
+        tracing::info!(fault, count, "faults made");
+    }
     let violations = model.take_violations();
     for violation in &violations {
         tracing::warn!("forbidden: {violation:?}");
@@ -210,5 +227,14 @@ mod tests {
         assert_eq!("null:1t".parse(), Ok(Served::Kept(NamespaceConfig::null(1 << 40))));
         assert!("file:".parse::<Served>().is_err());
         assert!("disk:1g".parse::<Served>().unwrap_err().contains("file:PATH"));
+    }
+
+    #[test]
+    fn faults_are_rules_and_a_seed() {
+        let line = ["nvme-model", "--socket", "x", "--namespace", "1m", "--fault", "write:17@q2=drop"];
+        let cli = Cli::try_parse_from(line.into_iter().chain(["--fault-seed", "7"])).unwrap();
+        assert_eq!(cli.config().faults, "seed=7;write:17@q2=drop".parse().unwrap());
+        let error = Cli::try_parse_from(line.map(|word| word.replace("drop", "dorp"))).err().unwrap();
+        assert!(error.to_string().contains("'dorp'"), "{error}");
     }
 }

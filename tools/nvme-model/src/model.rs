@@ -2,7 +2,7 @@
 //!
 //! Invariant: the thread ends, and is waited for, when the model is dropped.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
@@ -12,6 +12,7 @@ use corelane_engine::block::BlockBackend;
 
 use crate::config::ModelConfig;
 use crate::device::{Device, DeviceError, DoorbellMemory, Region};
+use crate::fault::{FaultScript, Notice};
 use crate::node::Nodes;
 use crate::pci::{BAR4_BYTES, CONFIG_BYTES};
 use crate::shared::Shared;
@@ -87,6 +88,40 @@ impl Model {
         self.shared.violations.take()
     }
 
+    /// Makes these faults from now on, in place of those before. What an earlier fault left (a command that is held, a
+    /// doorbell that is stuck) stays until the controller is reset.
+    ///
+    /// # Errors
+    /// [`DeviceError::Node`] where namespaces are nodes.
+    pub fn set_faults(&self, faults: FaultScript) -> Result<(), DeviceError> {
+        self.shared.config.check_faults(&faults)?;
+        self.shared.control().script = Some(faults);
+        self.shared.changed_and_seen();
+        Ok(())
+    }
+
+    /// How many faults were made, by name; those that never were are left out.
+    pub fn faults_made(&self) -> Vec<(&'static str, u64)> {
+        self.shared.fault_counts.all()
+    }
+
+    /// Takes the function away, or brings it back as after power-on. While it is away all registers read as ones, nothing
+    /// is served, and what is written is lost.
+    pub fn set_plugged(&self, plugged: bool) {
+        self.shared.control().plug = Some(plugged);
+        self.shared.changed_and_seen();
+    }
+
+    /// Tells the driver something of the function, as its host would.
+    pub fn give_notice(&self, notice: Notice) {
+        self.shared.notices.give(notice);
+    }
+
+    /// The eventfds of what the host has to say: of errors, and of a removal.
+    pub(crate) fn notices(&self) -> (BorrowedFd<'_>, BorrowedFd<'_>) {
+        (self.shared.notices.error.as_fd(), self.shared.notices.removal.as_fd())
+    }
+
     /// What the controller is like.
     pub fn config(&self) -> &ModelConfig {
         &self.shared.config
@@ -151,6 +186,13 @@ impl Model {
         }
     }
 
+    fn wait_for_reset(&self) {
+        self.shared.changed_and_seen();
+        while self.shared.control().stopping && self.shared.is_alive() {
+            std::thread::yield_now();
+        }
+    }
+
     fn memory_changed(&self) {
         self.shared.memory_changes.fetch_add(1, Ordering::AcqRel);
         self.shared.changed_and_seen();
@@ -186,6 +228,10 @@ impl Device for Model {
     fn read(&self, region: Region, offset_bytes: u64, data: &mut [u8]) -> Result<(), DeviceError> {
         self.check(region, offset_bytes, data.len())?;
         let at = offset_bytes as usize;
+        if self.shared.control().gone {
+            data.fill(0xFF);
+            return Ok(());
+        }
         match region {
             Region::Bar0 => self.read_bar0(offset_bytes, data),
             Region::Config => data.copy_from_slice(&self.shared.control().pci.bytes()[at..at + data.len()]),
@@ -197,12 +243,15 @@ impl Device for Model {
     fn write(&self, region: Region, offset_bytes: u64, data: &[u8]) -> Result<(), DeviceError> {
         self.check(region, offset_bytes, data.len())?;
         let at = offset_bytes as usize;
+        if self.shared.control().gone {
+            return Ok(());
+        }
         match region {
             Region::Bar0 => self.write_bar0(offset_bytes, data),
             Region::Config => {
                 let reset = self.shared.control().pci.write(at, data);
                 if reset {
-                    self.reset();
+                    self.try_reset();
                 }
             }
             Region::Bar4 => self.shared.control().bar4[at..at + data.len()].copy_from_slice(data),
@@ -242,10 +291,13 @@ impl Device for Model {
 
     fn reset(&self) {
         self.shared.control().function_reset = true;
-        self.shared.changed_and_seen();
-        while self.shared.control().stopping && self.shared.is_alive() {
-            std::thread::yield_now();
-        }
+        self.wait_for_reset();
+    }
+
+    fn try_reset(&self) -> bool {
+        self.shared.control().reset_asked = true;
+        self.wait_for_reset();
+        !self.shared.control().reset_refused
     }
 }
 

@@ -239,6 +239,13 @@ impl CompletionQueue {
         self.tail = self.next();
         self.phase ^= self.tail == 0;
     }
+
+    /// Writes an entry with the phase tag of one that is not there, as a fault.
+    pub(crate) fn post_invisible(&mut self, completion: &Completion) {
+        self.ring.publish(self.tail as usize, &completion.words(!self.phase));
+        self.tail = self.next();
+        self.phase ^= self.tail == 0;
+    }
 }
 
 #[cfg(test)]

@@ -12,7 +12,8 @@ use std::thread::Thread;
 use crate::config::{ModelConfig, NamespaceBacking};
 use crate::device::DeviceError;
 use crate::doorbells::Doorbells;
-use crate::interrupt::Interrupts;
+use crate::fault::{Counts, FaultScript};
+use crate::interrupt::{HostNotices, Interrupts};
 use crate::memory::IovaTable;
 use crate::namespace::Namespace;
 use crate::pci::{BAR4_BYTES, ConfigSpace};
@@ -30,6 +31,8 @@ pub(crate) struct Shared {
     pub(crate) memory_changes: AtomicU64,
     pub(crate) interrupts: Interrupts,
     pub(crate) violations: Violations,
+    pub(crate) fault_counts: Counts,
+    pub(crate) notices: HostNotices,
     control: Mutex<Control>,
     generation: AtomicU64,
     seen: AtomicU64,
@@ -47,6 +50,14 @@ pub(crate) struct Control {
     pub(crate) bar4: Vec<u8>,
     /// A reset of the function that the polling thread has not carried out yet.
     pub(crate) function_reset: bool,
+    /// A reset of the function that a fault may refuse, and whether one did.
+    pub(crate) reset_asked: bool,
+    pub(crate) reset_refused: bool,
+    /// Whether the function is not there; what is asked for, if something is.
+    pub(crate) gone: bool,
+    pub(crate) plug: Option<bool>,
+    /// Faults to make from now on.
+    pub(crate) script: Option<FaultScript>,
     /// Whether the polling thread waits for jobs of nodes before the controller is really disabled.
     pub(crate) stopping: bool,
 }
@@ -71,6 +82,11 @@ impl Shared {
             pci: ConfigSpace::new(doorbells.bar_bytes(), config.vectors),
             bar4: vec![0; BAR4_BYTES],
             function_reset: false,
+            reset_asked: false,
+            reset_refused: false,
+            gone: false,
+            plug: None,
+            script: Some(config.faults.clone()),
             stopping: false,
         };
         let shared = Shared {
@@ -80,6 +96,8 @@ impl Shared {
             memory_changes: AtomicU64::new(0),
             interrupts: Interrupts::new(config.vectors),
             violations: Violations::default(),
+            fault_counts: Counts::default(),
+            notices: HostNotices::new()?,
             control: Mutex::new(control),
             generation: AtomicU64::new(0),
             seen: AtomicU64::new(0),

@@ -17,13 +17,14 @@ use crate::backoff::BackOff;
 use crate::check::Checker;
 use crate::data::{PointerRules, Segments};
 use crate::doorbells::{Doorbell, head_cell, tail_cell};
+use crate::fault::{Faults, Follow, Spoil};
 use crate::interrupt::{Vectors, signal};
 use crate::io::{Io, IoContext};
 use crate::memory::View;
 use crate::node::{Nodes, Token};
 use crate::queue::{CompletionQueue, SubmissionQueue};
 use crate::queues::Queues;
-use crate::shared::Shared;
+use crate::shared::{Control, Shared};
 use crate::violation::{Rule, Violation};
 use crate::wire::command::Completion;
 use crate::wire::register::{CSTS_CFS, CSTS_RDY, CSTS_SHST, CSTS_SHST_COMPLETE};
@@ -61,6 +62,13 @@ pub(crate) struct Worker {
     pub(crate) late: Vec<(Token, Status)>,
     /// For admin commands.
     pub(crate) segments: Segments,
+    pub(crate) faults: Faults,
+    /// What becomes of the data of the admin command that is being carried out.
+    pub(crate) spoil: Option<Spoil>,
+    /// Queues went without the host's knowing; it may ring their doorbells until it enables the controller again.
+    pub(crate) surprised: bool,
+    /// The host wants the controller disabled, and no fault is against it.
+    pub(crate) disable_due: bool,
     seen: u64,
     memory_seen: u64,
 }
@@ -89,6 +97,10 @@ impl Worker {
             nodes,
             segments: Segments::default(),
             late: Vec::new(),
+            faults: Faults::default(),
+            spoil: None,
+            surprised: false,
+            disable_due: false,
             // Generation 0 is what was before the thread; it takes over once in any case.
             seen: u64::MAX,
             memory_seen: 0,
@@ -120,6 +132,10 @@ impl Worker {
     #[inline]
     fn turn(&mut self) -> bool {
         match self.state {
+            State::Ready if !self.faults.none() => {
+                let worked = self.serve_with_faults();
+                self.follow_time() || worked
+            }
             State::Ready => {
                 let admin = self.serve_admin();
                 let io = self.serve_io();
@@ -130,7 +146,7 @@ impl Worker {
                 if now {
                     self.become_ready();
                 }
-                now
+                now || self.follow_time()
             }
             State::Stopping => {
                 let done = self.jobs_are_done();
@@ -140,7 +156,7 @@ impl Worker {
                 }
                 done
             }
-            State::Disabled | State::Failed => false,
+            State::Disabled | State::Failed => self.follow_time(),
         }
     }
 
@@ -154,6 +170,9 @@ impl Worker {
             self.view = self.shared.memory.view();
             self.check_queue_memory();
         }
+        if let Some(script) = self.shared.control().script.take() {
+            self.faults.set_script(script);
+        }
         self.follow_registers();
         self.scan_doorbells();
         self.seen = generation;
@@ -161,12 +180,13 @@ impl Worker {
     }
 
     /// Starts, stops or shuts down as the host asked.
-    fn follow_registers(&mut self) {
+    pub(crate) fn follow_registers(&mut self) {
         let shared = Arc::clone(&self.shared);
         let mut control = shared.control();
-        let disable =
-            !control.registers.cc.enabled() && !matches!(self.state, State::Disabled | State::Stopping);
-        if control.function_reset || disable {
+        if !self.follow_requests(&mut control) {
+            return;
+        }
+        if control.function_reset || self.disable_due {
             self.drop_queues();
         }
         control.stopping = self.state == State::Stopping;
@@ -177,21 +197,38 @@ impl Worker {
             control.registers.function_reset();
             control.pci.reset();
         }
+        if self.state == State::Disabled && control.registers.cc.enabled() {
+            self.start(&mut control);
+        }
         let registers = &mut control.registers;
-        if !registers.cc.enabled() {
+        if self.state == State::Disabled {
             registers.controller_reset();
-        } else if self.state == State::Disabled {
-            match self.create_admin_queues(registers) {
-                Ok(()) => self.state = State::Starting(Instant::now() + self.shared.config.ready_delay),
-                Err(violation) => {
-                    self.shared.violations.add(violation);
-                    registers.csts |= CSTS_CFS;
-                    self.state = State::Failed;
-                }
-            }
         }
         if registers.cc.shn() != 0 {
             registers.csts = registers.csts & !CSTS_SHST | CSTS_SHST_COMPLETE;
+        }
+    }
+
+    /// Makes the admin queues, and becomes ready in time.
+    fn start(&mut self, control: &mut Control) {
+        if std::mem::take(&mut self.surprised) {
+            self.clear_doorbells();
+        }
+        let failed = match (self.follow_enable(), self.create_admin_queues(&control.registers)) {
+            (Follow::Gone, _) => return self.go(control),
+            (Follow::Fail, _) => true,
+            (Follow::At(at), Ok(())) => {
+                self.state = State::Starting(at);
+                false
+            }
+            (Follow::At(_), Err(violation)) => {
+                self.shared.violations.add(violation);
+                true
+            }
+        };
+        if failed {
+            control.registers.csts |= CSTS_CFS;
+            self.state = State::Failed;
         }
     }
 
@@ -207,12 +244,17 @@ impl Worker {
     }
 
     /// Forgets all queues and what a controller reset loses.
-    fn drop_queues(&mut self) {
+    pub(crate) fn drop_queues(&mut self) {
         self.state = if self.jobs_are_done() { State::Disabled } else { State::Stopping };
         self.queues.clear();
         self.late.clear();
         self.features = Features::new(&self.shared.config);
         self.events = Events::default();
+        self.faults.queues_are_gone();
+        self.clear_doorbells();
+    }
+
+    fn clear_doorbells(&self) {
         let cells = self.shared.doorbells.cells();
         (0..cells.len()).for_each(|cell| cells.store(cell, 0));
     }
@@ -250,7 +292,7 @@ impl Worker {
                 if !cq.look(violations) {
                     self.events.raise(Event::INVALID_DOORBELL_VALUE);
                 }
-            } else if cells.load(cell) != 0 {
+            } else if cells.load(cell) != 0 && !self.surprised {
                 let kind = if is_tail { "tail" } else { "head" };
                 let detail = format!(
                     "the {kind} doorbell of a queue that does not exist was set to {}",
@@ -322,7 +364,7 @@ impl Worker {
     }
 
     /// Answers held event requests. Returns whether it did.
-    fn deliver_events(&mut self) -> bool {
+    pub(crate) fn deliver_events(&mut self) -> bool {
         let mut posted = false;
         while self.events.is_due()
             && let Some((sq, cq)) = self.queues.pair(0)
@@ -406,7 +448,7 @@ fn serve_queue(
 }
 
 #[cold]
-fn cid_conflict(check: &Checker<'_>) -> Status {
+pub(crate) fn cid_conflict(check: &Checker<'_>) -> Status {
     check.refuse(
         Status::CID_CONFLICT,
         Rule::CidReuse,

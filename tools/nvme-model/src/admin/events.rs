@@ -27,6 +27,11 @@ impl Event {
     /// Invalid Doorbell Write Value.
     pub(crate) const INVALID_DOORBELL_VALUE: Event = Event { kind: 0, info: 1, log_page: log::ERRORS };
 
+    /// Any event.
+    pub(crate) fn new(kind: u8, info: u8, log_page: u8) -> Event {
+        Event { kind, info, log_page }
+    }
+
     /// Double word 0 of the completion.
     fn result(self) -> u32 {
         u32::from(self.kind) | u32::from(self.info) << 8 | u32::from(self.log_page) << 16

@@ -55,11 +55,14 @@ impl Worker {
         ended(result)
     }
 
-    /// Abort (5.1). Commands are complete when they are seen, except event requests.
+    /// Abort (5.1). Commands are complete when they are seen, except event requests and what a fault holds back.
     fn abort(&mut self, command: &Command, check: &Checker<'_>) -> u32 {
         const NOT_ABORTED: u32 = 1;
         check.reserved(command, 11, &[0; 5]);
         let (sq_id, cid) = (command.dword(10) as u16, (command.dword(10) >> 16) as u16);
+        if self.abort_held(sq_id, cid) {
+            return 0;
+        }
         if sq_id != 0 || !self.events.cancel(cid) {
             return NOT_ABORTED;
         }
@@ -89,9 +92,13 @@ impl Worker {
     ) -> Result<(), Status> {
         let rules = PointerRules { page_bytes: self.page_bytes, sgls: false };
         self.segments.of_command(command, bytes.len(), rules, &mut self.view, check)?;
-        let mut rest = bytes;
+        let mut data = bytes.to_vec();
+        if let Some(spoil) = &self.spoil {
+            spoil.spoil(&mut data);
+        }
+        let mut rest = &data[..];
         for segment in self.segments.list() {
-            let (now, later) = rest.split_at(segment.len_bytes);
+            let (now, later) = rest.split_at(segment.len_bytes.min(rest.len()));
             self.view.write(segment.iova, now).map_err(|fault| check.fault("the data", fault))?;
             rest = later;
         }

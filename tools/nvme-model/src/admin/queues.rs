@@ -135,14 +135,15 @@ impl Worker {
     /// Delete I/O Submission Queue (5.7).
     pub(super) fn delete_sq(&mut self, command: &Command, check: &Checker<'_>) -> Result<u32, Status> {
         let id = self.deleted(command, check)?;
-        if self.queues.sq(id).is_none() {
+        let Some(serial) = self.queues.sq(id).map(|sq| sq.serial) else {
             return Err(unused(
                 check,
                 Status::INVALID_QUEUE_ID,
                 format!("submission queue {id} does not exist"),
             ));
-        }
+        };
         self.wait_for_queue(id);
+        self.faults.queue_is_gone(serial);
         self.queues.remove_sq(id);
         self.shared.doorbells.cells().store(tail_cell(id), 0);
         Ok(0)

@@ -43,8 +43,11 @@ impl Session {
             Command::REGION_READ => self.read(exact(&payload)?),
             Command::REGION_WRITE => self.write(&payload),
             Command::DEVICE_RESET if payload.is_empty() => {
-                self.device.reset();
-                Ok(Reply::default())
+                if self.device.try_reset() {
+                    Ok(Reply::default())
+                } else {
+                    Err(Errno::IO)
+                }
             }
             Command::VERSION | Command::DEVICE_RESET => Err(Errno::INVAL),
             _ => Err(Errno::OPNOTSUPP),
