@@ -117,6 +117,18 @@ pub enum NvmeError {
         /// Why, and what would be right.
         reason: String,
     },
+    /// A command of the user's that is not sent.
+    #[error("{address}: no such command is sent: {what} is {value:#x}, but must be {expected}")]
+    NotAllowed {
+        /// Which controller.
+        address: String,
+        /// What of the command.
+        what: &'static str,
+        /// Its value.
+        value: u64,
+        /// What would be right.
+        expected: String,
+    },
     /// The controller was given up, and why.
     #[error("{address} was stopped: {reason}")]
     Stopped {

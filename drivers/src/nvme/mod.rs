@@ -19,6 +19,7 @@ pub mod spec;
 mod tests;
 
 pub use controller::NvmeController;
+pub use controller::passthrough::{PassthroughAnswer, PassthroughQueue, Transfer};
 pub use driver::NvmeDriver;
 pub use error::NvmeError;
 pub use name::{BadName, ControllerName, NamespaceName};

@@ -13,6 +13,7 @@ use zerocopy::FromBytes;
 
 pub mod admin;
 pub mod control;
+pub mod passthrough;
 mod queues;
 pub mod registers;
 mod shadow;

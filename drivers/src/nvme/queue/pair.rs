@@ -147,6 +147,11 @@ impl QueuePair {
         }
     }
 
+    /// Dwords 0 and 1 of a completion that was just taken, as one number.
+    pub fn result(&self, found: Found) -> u64 {
+        self.cq.result64(found)
+    }
+
     #[cold]
     fn absurd(&self, found: Found) -> NvmeError {
         let (what, value, expected) = if found.sq_id() != self.qid.0 {

@@ -158,6 +158,11 @@ impl CompletionRing {
         self.entries.load_acquire32(found.index as usize, 0).unwrap_or(0)
     }
 
+    /// Dwords 0 and 1 of an entry that was just taken, as one number.
+    pub fn result64(&self, found: Found) -> u64 {
+        self.entries.load_acquire64(found.index as usize, 0).unwrap_or(0)
+    }
+
     /// How many entries were taken that the controller does not know of.
     #[inline(always)]
     pub fn untold(&self) -> u32 {
