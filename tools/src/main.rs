@@ -1,5 +1,6 @@
-//! `corelane`: looks at images and devices with the same code that the engine opens them with.
+//! `corelane`: looks at images and devices with the same code that the engine opens them with, and gives devices to it.
 
+mod device;
 mod info;
 mod map;
 mod output;
@@ -25,6 +26,9 @@ enum Command {
     Info(Image),
     /// Show which parts of an image are data and which are holes, as `qemu-img map` does.
     Map(Image),
+    /// List NVMe controllers, give them to Corelane and back, reserve huge pages, check the machine.
+    #[command(subcommand)]
+    Device(device::Device),
 }
 
 /// An image to open for reading, and how to print what is found.
@@ -40,7 +44,7 @@ struct Image {
     #[arg(long, short = 'U')]
     force_share: bool,
     /// The form of the output.
-    #[arg(long, value_enum, value_name = "FORM", default_value_t = Form::Human)]
+    #[arg(long, short, value_enum, value_name = "FORM", default_value_t = Form::Human)]
     output: Form,
 }
 
@@ -67,6 +71,8 @@ impl Image {
 enum ToolError {
     #[error(transparent)]
     Block(#[from] BlockError),
+    #[error(transparent)]
+    Device(#[from] device::DeviceError),
     #[error("cannot print: {0}")]
     Print(#[from] std::io::Error),
     #[error("cannot print: {0}")]
@@ -76,8 +82,9 @@ enum ToolError {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let outcome = match &cli.command {
-        Command::Info(image) => info::run(image),
-        Command::Map(image) => map::run(image),
+        Command::Info(image) => info::run(image).map(|()| true),
+        Command::Map(image) => map::run(image).map(|()| true),
+        Command::Device(command) => device::run(command),
     };
     match outcome {
         // Whoever reads the output has seen enough.
@@ -86,6 +93,7 @@ fn main() -> ExitCode {
             output::complain(&err);
             ExitCode::FAILURE
         }
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
     }
 }

@@ -2,6 +2,8 @@
 
 use std::io::{StderrLock, Write};
 
+use serde_json::Value;
+
 use crate::ToolError;
 
 /// A size as people read it, with the exact number behind: `1.5 KiB (1536 bytes)`.
@@ -27,6 +29,11 @@ pub fn size(bytes: u64) -> String {
             format!("{text} {unit} ({bytes} bytes)")
         }
     }
+}
+
+/// Prints JSON, indented.
+pub fn print_json(out: &mut impl Write, value: &Value) -> Result<(), ToolError> {
+    Ok(writeln!(out, "{}", serde_json::to_string_pretty(value)?)?)
 }
 
 /// Says on the error output what failed.
