@@ -63,23 +63,28 @@ struct Batch {
 }
 
 impl Batch {
-    /// Whether the other did just as much. The bits that differ are gathered: four comparisons in a row become wide
-    /// instructions that wait for each other.
+    /// All of it in one number, which is what batches are compared by: field by field becomes wide instructions that wait
+    /// for each other.
     #[inline(always)]
-    fn is(&self, other: &Batch) -> bool {
-        let one = (self.done ^ other.done) | (self.ended ^ other.ended);
-        let two = (self.issued ^ other.issued) | (self.left ^ other.left);
-        one | two == 0
+    fn key(self) -> u128 {
+        let halves = |low: u32, high: u32| u64::from(low) | u64::from(high) << 32;
+        u128::from(halves(self.done, self.ended)) | u128::from(halves(self.issued, self.left)) << 64
     }
 }
 
 /// Most batches that are counted before they are entered, so that a slow device's figures are not late.
 const MAX_REPEATS: u32 = 16;
 
+/// How many batches may come without a turn of the lane's loop, which nobody else needs here.
+const POLLS_PER_TURN: u32 = 16;
+/// How often to look for the completions of one batch before the loop turns.
+const LOOKS: u32 = 256;
+
 /// A request that failed, its slot and buffer put aside until it is decided whether the job goes on.
 struct Failed {
     token: Token,
     error: IoError,
+    offset: u64,
     payload: Payload,
 }
 
@@ -99,17 +104,15 @@ struct Hot<'h, 's, M, const ALIKE: bool> {
     /// Of others: requests that may still be issued.
     left: u64,
     in_flight: u32,
-    /// Requests of the last batch: those done well, all that ended, and those issued.
+    /// Requests of the batch at hand that were done well.
     done: u32,
-    ended: u32,
-    issued: u32,
     /// Batches that are not in the statistics yet: what each did, and how many there were.
     last: Batch,
     repeats: u32,
+    /// Batches that may still come before the next turn.
+    polls: u32,
     /// Of those that are not alike.
     tally: Tally,
-    /// Where each slot's request goes, for messages.
-    offsets: Box<[u64]>,
     /// Of this batch; almost always empty.
     failed: Vec<Failed>,
 }
@@ -154,12 +157,10 @@ fn drive<M: Meter, const ALIKE: bool>(
         left,
         in_flight: 0,
         done: 0,
-        ended: 0,
-        issued: 0,
         last: Batch::default(),
         repeats: 0,
+        polls: 0,
         tally: Tally::default(),
-        offsets: vec![0; depth as usize].into_boxed_slice(),
         failed: Vec::new(),
     };
     // The run may have ended before this lane began.
@@ -169,7 +170,6 @@ fn drive<M: Meter, const ALIKE: bool>(
     while hot.in_flight > 0 {
         hot.turn();
     }
-    hot.keep_books();
     hot.enter_batches();
 }
 
@@ -188,39 +188,58 @@ impl<M: Meter, const ALIKE: bool> Hot<'_, '_, M, ALIKE> {
             self.in_flight += 1;
             self.issue(slot, payload);
         }
-        self.issued = self.in_flight;
+        self.last = Batch { issued: self.in_flight, left: self.in_flight, ..Batch::default() };
+        self.repeats = 1;
+        self.enter_batches();
     }
 
     #[inline]
     fn turn(&mut self) {
         self.meter.hand_over();
-        self.session.ctx.turn(Wait::Yes);
+        self.wait();
         self.meter.reap();
-        // The books of the batch before are kept now: no request is waiting for the lane between the completions being
-        // taken and the next being made.
-        self.keep_books();
         let before = self.in_flight;
+        self.done = 0;
         let channel = self.channel;
         channel.drain_in_place(|ended| self.complete(ended));
-        self.ended = self.done;
+        let mut ended = self.done;
         if !self.failed.is_empty() {
-            self.ended += self.failed.len() as u32;
+            ended += self.failed.len() as u32;
             self.decide_on_failed();
         }
         // Each completion issues a request, or takes one off what is in flight.
-        self.issued = self.ended - (before - self.in_flight);
+        let issued = ended - (before - self.in_flight);
+        self.keep_books(Batch { done: self.done, ended, issued, left: self.in_flight });
+    }
+
+    /// Sends what was issued and waits for completions: by looking for them where that finds them, which spares the lane
+    /// most turns of its loop, else by a turn.
+    #[inline(always)]
+    fn wait(&mut self) {
+        if self.polls > 0 {
+            self.polls -= 1;
+            if self.channel.poll(LOOKS) {
+                return;
+            }
+        }
+        self.polls = POLLS_PER_TURN;
+        self.session.ctx.turn(Wait::Yes);
     }
 
     /// Brings the batch into the books, and looks for orders. Batches that are all alike, as they are at a queue depth of 1,
     /// are only counted until there are some, or somebody wants to see the figures.
-    #[inline]
-    fn keep_books(&mut self) {
-        let batch = Batch { done: self.done, ended: self.ended, issued: self.issued, left: self.in_flight };
-        (self.done, self.ended, self.issued) = (0, 0, 0);
-        if ALIKE && batch.is(&self.last) && self.repeats < MAX_REPEATS && !self.session.is_called() {
+    #[inline(always)]
+    fn keep_books(&mut self, batch: Batch) {
+        if ALIKE && batch.key() == self.last.key() && self.repeats < MAX_REPEATS && !self.session.is_called()
+        {
             self.repeats += 1;
             return;
         }
+        self.enter(batch);
+    }
+
+    #[inline(never)]
+    fn enter(&mut self, batch: Batch) {
         if self.repeats > 0 {
             self.enter_batches();
         }
@@ -261,7 +280,8 @@ impl<M: Meter, const ALIKE: bool> Hot<'_, '_, M, ALIKE> {
     fn complete(&mut self, ended: Ended<'_>) {
         let token = Token::from_raw(ended.token());
         if let Err(error) = ended.result() {
-            self.put_aside(Failed { token, error, payload: ended.take().payload });
+            let offset = ended.offset();
+            self.put_aside(Failed { token, error, offset, payload: ended.take().payload });
             return;
         }
         self.done += 1;
@@ -276,7 +296,6 @@ impl<M: Meter, const ALIKE: bool> Hot<'_, '_, M, ALIKE> {
         }
         match self.generator.next_io() {
             Some(io) => {
-                self.note_offset(token.slot(), io.offset);
                 self.meter.issue(token.slot() as u32);
                 ended.again(io.offset);
             }
@@ -292,7 +311,6 @@ impl<M: Meter, const ALIKE: bool> Hot<'_, '_, M, ALIKE> {
     fn issue(&mut self, slot: u32, mut payload: Payload) {
         let io = if ALIKE || self.left > 0 { self.generator.next_io() } else { None };
         let Some(io) = io else { return self.retire() };
-        self.note_offset(slot as usize, io.offset);
         let (op, bytes, token) = if ALIKE {
             (self.op, self.bytes, self.token.in_slot(slot))
         } else {
@@ -305,13 +323,6 @@ impl<M: Meter, const ALIKE: bool> Hot<'_, '_, M, ALIKE> {
         let request = Request { op, flags: ReqFlags::empty(), offset, bytes, payload, token: token.raw() };
         if let Err(Rejected(request)) = self.channel.submit(request) {
             self.not_taken(request);
-        }
-    }
-
-    #[inline(always)]
-    fn note_offset(&mut self, slot: usize, offset: u64) {
-        if let Some(place) = self.offsets.get_mut(slot) {
-            *place = offset;
         }
     }
 
@@ -336,14 +347,13 @@ impl<M: Meter, const ALIKE: bool> Hot<'_, '_, M, ALIKE> {
     /// The channel has a place for each slot, so this means that it does not keep its own rule.
     #[cold]
     fn not_taken(&mut self, request: Request) {
-        let Request { token, payload, .. } = request;
-        self.put_aside(Failed { token: Token::from_raw(token), error: Errno::EBUSY.into(), payload });
+        let Request { token, offset, payload, .. } = request;
+        self.put_aside(Failed { token: Token::from_raw(token), error: Errno::EBUSY.into(), offset, payload });
     }
 
     #[cold]
     fn decide_on_failed(&mut self) {
-        for Failed { token, error, payload } in std::mem::take(&mut self.failed) {
-            let offset = self.offsets.get(token.slot()).copied().unwrap_or(0);
+        for Failed { token, error, offset, payload } in std::mem::take(&mut self.failed) {
             if !self.session.request_failed(self.path, token, offset, error) {
                 self.stop();
             }

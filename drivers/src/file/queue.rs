@@ -216,6 +216,10 @@ impl LeafQueue for FileQueue {
         }
     }
 
+    fn completes_in_ring(&self) -> bool {
+        !self.own_ring
+    }
+
     fn register_buf(&mut self, region: &MemRegion) -> Result<(), BlockError> {
         let mut registered = Vec::new();
         for piece in pieces(region.addr(), region.len()) {

@@ -7,7 +7,6 @@
 mod work;
 
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
 use std::future::Future;
 use std::io;
 use std::pin::pin;
@@ -21,7 +20,8 @@ use super::current::{self, Entered};
 use super::fd::FdSource;
 use super::handle::AioHandle;
 use super::idle::{AtOnce, Idle};
-use super::poller::{Pollers, Readiness};
+use super::poller::{Asked, Pollers, Readiness};
+use super::ready::{ReadyQueue, Work};
 use super::ring::Ring;
 use super::shared::{LaneId, Remote, Shared};
 use super::task::{TaskHeader, TaskId, Tasks};
@@ -48,20 +48,16 @@ enum Park {
     IfNothingReady,
 }
 
-/// What stands in the ready queue.
-enum Work {
-    Task(TaskId),
-    BottomHalf(Rc<Callback>),
-    Once(Box<dyn FnOnce()>),
-}
-
 /// With timers set, a turn in which something happened looks at the clock only once in so many.
 const TURNS_PER_CLOCK_READ: u8 = 8;
+
+/// How often a lane that has nothing to do but to look at its devices does so before it goes through a whole turn again.
+const LOOKS_PER_TURN: u32 = 16;
 
 struct Inner {
     shared: Arc<Shared>,
     ring: Rc<Ring>,
-    ready: RefCell<VecDeque<Work>>,
+    ready: ReadyQueue,
     tasks: RefCell<Tasks>,
     /// Whether the future of `block_on` was woken.
     main_woken: Cell<bool>,
@@ -98,7 +94,7 @@ impl AioContext {
         Ok(Self(Rc::new(Inner {
             shared,
             ring,
-            ready: RefCell::new(VecDeque::with_capacity(64)),
+            ready: ReadyQueue::new(),
             tasks: RefCell::default(),
             main_woken: Cell::new(false),
             pollers: Pollers::default(),
@@ -204,7 +200,7 @@ impl AioContext {
             self.turn_once(Park::IfNothingReady);
         }
         self.0.shared.close();
-        while self.0.shared.has_mail() || self.0.awaited.get() > 0 || !self.0.ready.borrow().is_empty() {
+        while self.0.shared.has_mail() || self.0.awaited.get() > 0 || !self.0.ready.is_empty() {
             self.turn_once(if self.0.shared.has_mail() { Park::No } else { Park::IfIdle });
         }
     }
@@ -239,7 +235,10 @@ impl AioContext {
         if notified {
             self.take_remote();
         }
-        let ran = self.run_ready();
+        let ran = !inner.ready.is_empty();
+        if ran {
+            self.run_ready();
+        }
         let pollers = inner.pollers.now();
         let readiness = pollers.commit();
         let may_park = match park {
@@ -247,20 +246,18 @@ impl AioContext {
             Park::IfIdle => !ran,
             Park::IfNothingReady => !inner.main_woken.get(),
         };
-        let may_park =
-            may_park && !notified && readiness == Readiness::Idle && inner.ready.borrow().is_empty();
-        let guess = may_park && inner.ring.pending() > 0 && inner.at_once.guess();
-        if may_park && !guess && !inner.ring.has_completions() {
-            self.wait();
+        let may_park = may_park && !notified && inner.ready.is_empty();
+        let mut happened = if may_park && readiness == Readiness::Idle {
+            self.exchange()
         } else {
             self.check(inner.ring.send());
+            inner.ring.reap() > 0
+        };
+        happened |= pollers.reap() | ran | notified;
+        if !happened && may_park && readiness == Readiness::Spin {
+            happened = self.look_again(&pollers);
         }
-        let mut happened = inner.ring.reap() > 0;
-        if guess {
-            inner.at_once.learn(happened);
-        }
-        happened |= pollers.reap();
-        happened |= ran | notified;
+        drop(pollers);
         if !inner.timers.is_empty() {
             happened |= self.expire_timers(happened);
         }
@@ -271,8 +268,61 @@ impl AioContext {
         happened
     }
 
-    /// Submits, and sleeps until something happens if that is right. One enter.
+    /// Sends what is queued, waits if that is right, and takes completions. True if there were any.
     #[inline]
+    fn exchange(&self) -> bool {
+        let Inner { ring, at_once, .. } = &*self.0;
+        if ring.pending() > 0 && at_once.guess() {
+            return self.exchange_at_once();
+        }
+        if ring.has_completions() {
+            self.check(ring.send());
+        } else {
+            self.wait();
+        }
+        ring.reap() > 0
+    }
+
+    /// Sends what is queued and takes what has completed within that very call.
+    #[inline(always)]
+    fn exchange_at_once(&self) -> bool {
+        let Inner { ring, at_once, .. } = &*self.0;
+        self.check(ring.send_queued());
+        let right = ring.reap() > 0;
+        at_once.learn(right);
+        right
+    }
+
+    /// What a turn would do for the lane's ring alone, without waiting: sends what is queued, if that is likely to complete
+    /// at once, and takes completions. True if there were any.
+    #[inline]
+    pub(crate) fn poll_ring(&self) -> bool {
+        let Inner { ring, at_once, .. } = &*self.0;
+        if ring.pending() == 0 {
+            return ring.reap() > 0;
+        }
+        at_once.guess() && self.exchange_at_once()
+    }
+
+    /// Looks at the devices some more times, until something happens, as long as nothing else needs the lane: what is
+    /// found by looking is found after one look, not after a turn. True if something happened.
+    #[inline(never)]
+    fn look_again(&self, pollers: &Asked<'_>) -> bool {
+        let Inner { shared, ring, ready, .. } = &*self.0;
+        for _ in 0..LOOKS_PER_TURN {
+            if pollers.reap() {
+                return true;
+            }
+            if shared.signal.is_set() || !ready.is_empty() || ring.pending() > 0 || ring.has_completions() {
+                return false;
+            }
+            std::hint::spin_loop();
+        }
+        false
+    }
+
+    /// Submits, and sleeps until something happens if that is right. One enter.
+    #[inline(never)]
     fn wait(&self) {
         let inner = &*self.0;
         // In this order: a lane that polls need not look at the clock for its timers here.
@@ -306,6 +356,7 @@ impl AioContext {
         panic!("lane {name}: {error}; what is in flight cannot be completed");
     }
 
+    #[inline(never)]
     fn expire_timers(&self, happened: bool) -> bool {
         let turns = &self.0.turns_without_clock;
         if happened && turns.get() + 1 < TURNS_PER_CLOCK_READ {
@@ -348,22 +399,18 @@ impl AioContext {
     }
 
     /// Runs what is ready now, not what becomes ready meanwhile.
-    #[inline]
-    fn run_ready(&self) -> bool {
-        let count = self.0.ready.borrow().len();
-        for _ in 0..count {
-            let work = self.0.ready.borrow_mut().pop_front();
-            match work {
+    #[inline(never)]
+    fn run_ready(&self) {
+        for _ in 0..self.0.ready.len() {
+            match self.0.ready.pop() {
                 Some(Work::Task(id)) => self.poll_task(id),
                 Some(Work::BottomHalf(callback)) => callback.run(),
                 Some(Work::Once(callback)) => callback(),
                 None => break,
             }
         }
-        count > 0
     }
 
-    #[inline]
     fn poll_task(&self, id: TaskId) {
         let taken = self.0.tasks.borrow_mut().take(id);
         let Some(mut body) = taken else { return };
@@ -400,8 +447,7 @@ impl AioContext {
             let bodies = inner.tasks.borrow_mut().take_all();
             drop(bodies);
         }
-        let ready = std::mem::take(&mut *inner.ready.borrow_mut());
-        drop(ready);
+        drop(inner.ready.take_all());
         let bottom_halves = std::mem::take(&mut *inner.bottom_halves.borrow_mut());
         drop(bottom_halves);
         inner.timers.clear();

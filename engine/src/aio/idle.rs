@@ -66,6 +66,7 @@ impl Idle {
         }
     }
 
+    #[inline(never)]
     fn learn(&self, block_ns: u64) {
         if let PollMode::Adaptive { poll_max_ns, grow, shrink } = self.mode {
             self.poll_ns.set(adjust(self.poll_ns.get(), block_ns, poll_max_ns, grow, shrink));

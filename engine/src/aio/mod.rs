@@ -18,6 +18,7 @@ mod idle;
 mod offload;
 mod oneshot;
 mod poller;
+mod ready;
 mod ring;
 mod shared;
 mod signal;

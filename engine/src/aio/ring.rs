@@ -11,6 +11,7 @@
 #![allow(unsafe_code)]
 
 mod config;
+mod deliver;
 mod enter;
 mod op;
 mod sink;
@@ -40,10 +41,6 @@ use table::Tables;
 /// The bits of `user_data` below the sink's number.
 const KEY_BITS: u32 = 48;
 const KEY_MASK: u64 = (1 << KEY_BITS) - 1;
-/// `IORING_CQE_F_MORE`: the entry will complete again.
-const CQE_MORE: u32 = 1 << 1;
-/// Completions that are taken out of the queue in one go.
-const BATCH: usize = 32;
 
 /// An io_uring and the sinks that its completions go to. Not `Send`.
 ///
@@ -247,6 +244,23 @@ impl Ring {
         self.enter(Until::NOW)
     }
 
+    /// Sends what was pushed, of which the caller knows that there is something.
+    #[inline(always)]
+    pub(super) fn send_queued(&self) -> io::Result<usize> {
+        if self.flags.intersects(SetupFlags::IOPOLL.union(SetupFlags::SQPOLL))
+            || !self.backlog.borrow().is_empty()
+        {
+            return self.enter(Until::NOW);
+        }
+        let to_submit = self.publish();
+        let flags = if self.needs_kernel() { EnterFlags::GETEVENTS } else { EnterFlags::empty() };
+        self.enters.set(self.enters.get() + 1);
+        // SAFETY: the entries were vouched for by their pushers; there is no argument.
+        let result = unsafe { self.submitter.enter::<()>(to_submit, 0, flags.bits(), None) };
+        self.publish();
+        result.or_else(refused)
+    }
+
     /// Sends what was pushed and waits for `want` completions, or until the time is over, in one
     /// `io_uring_enter(2)`. A signal ends the wait early.
     ///
@@ -273,7 +287,7 @@ impl Ring {
         sq.len() as u32
     }
 
-    #[inline]
+    #[inline(never)]
     fn enter(&self, until: Until) -> io::Result<usize> {
         let to_submit = self.publish();
         if !self.backlog.borrow().is_empty() {
@@ -355,79 +369,30 @@ impl Ring {
         }
     }
 
-    /// Delivers every completion that is in the queue now to its sink. Enters the kernel for none of them, so call
-    /// [`submit`](Self::submit) before. Returns how many there were.
-    ///
-    /// A sink may push, submit, add and remove sinks, and even reap.
-    #[inline]
-    pub fn reap(&self) -> usize {
-        let ready = {
-            // SAFETY: one thread, and the reference ends with this block (module invariants).
-            let cq = unsafe { &mut *self.cq.get() };
-            cq.sync();
-            cq.len()
-        };
-        if ready == 0 { 0 } else { self.deliver(ready) }
-    }
-
-    fn deliver(&self, ready: usize) -> usize {
-        if ready == 1 { self.deliver_one() } else { self.deliver_batch(ready) }
-    }
-
-    /// What a lane with one request in flight does each turn, without what only pays for several.
+    /// How many completions there are.
     #[inline(always)]
-    fn deliver_one(&self) -> usize {
+    fn ready(&self) -> usize {
+        // SAFETY: one thread, and the reference ends with this block (module invariants).
+        let cq = unsafe { &mut *self.cq.get() };
+        cq.sync();
+        cq.len()
+    }
+
+    /// Copies the next completion out of the queue, whose place is the kernel's again.
+    #[inline(always)]
+    fn take_one(&self) -> Option<Cqe> {
         // SAFETY: one thread, and the reference ends with this block (module invariants). The entry is a copy.
         let cq = unsafe { &mut *self.cq.get() };
-        let Some(cqe) = cq.next().map(Cqe) else { return 0 };
+        let cqe = cq.next().map(Cqe);
         cq.sync();
-        if cqe.flags() & CQE_MORE == 0 {
-            self.in_flight.set(self.in_flight.get().wrapping_sub(1));
-        }
-        let mut target = self.sinks.cursor();
-        if let Some(sink) = target.get(&self.sinks, cqe.sink()) {
-            sink.complete(cqe.key(), cqe.result(), cqe.flags());
-        }
-        self.sinks.keep(target);
-        1
+        cqe
     }
 
-    #[inline(never)]
-    fn deliver_batch(&self, ready: usize) -> usize {
-        let mut space = [const { MaybeUninit::uninit() }; BATCH];
-        let mut target = self.sinks.cursor();
-        let mut count = 0;
-        while count < ready {
-            let cqes = self.take(&mut space[..BATCH.min(ready - count)]);
-            if cqes.is_empty() {
-                break;
-            }
-            count += cqes.len();
-            if sink::all_last_of_one(cqes) {
-                self.in_flight.set(self.in_flight.get().wrapping_sub(cqes.len() as u32));
-                if let Some(sink) = target.get(&self.sinks, cqes[0].sink()) {
-                    sink.complete_all(cqes);
-                }
-            } else {
-                self.deliver_mixed(cqes, &mut target);
-            }
-        }
-        self.sinks.keep(target);
+    /// Gives the places of the completions that were taken back to the kernel.
+    #[inline(always)]
+    fn give_places_back(&self) {
         // SAFETY: one thread, and the reference ends with this statement (module invariants).
         unsafe { (*self.cq.get()).sync() };
-        count
-    }
-
-    /// Completions for several sinks, or such that others will follow.
-    #[inline(never)]
-    fn deliver_mixed(&self, cqes: &[Cqe], target: &mut sink::Cursor) {
-        for run in cqes.chunk_by(|one, next| one.sink() == next.sink()) {
-            let last = run.iter().filter(|cqe| cqe.flags() & CQE_MORE == 0).count();
-            self.in_flight.set(self.in_flight.get().wrapping_sub(last as u32));
-            if let Some(sink) = target.get(&self.sinks, run[0].sink()) {
-                sink.complete_all(run);
-            }
-        }
     }
 
     /// Copies completions out of the queue.

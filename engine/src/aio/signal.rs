@@ -98,6 +98,12 @@ impl<F: Flag> Signal<F> {
         self.attention.load(Relaxed) && self.attention.swap(false, AcqRel)
     }
 
+    /// Whether the queues will have to be looked at. Takes nothing.
+    #[inline]
+    pub fn is_set(&self) -> bool {
+        self.attention.load(Relaxed)
+    }
+
     /// Sets the flag without waking anybody: for the lane itself, which has left work in its queues. A swap, not a
     /// store: a store would hide the sender who came in between from the next [`take`](Self::take).
     #[cold]

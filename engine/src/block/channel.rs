@@ -63,10 +63,9 @@ pub(super) struct ChannelInner {
     /// Requests that took the fast path, by [`Op`].
     fast: [Cell<u64>; Op::COUNT],
     leaf: RefCell<Box<dyn LeafQueue>>,
-    has_handler: Cell<bool>,
-    closing: Cell<bool>,
-    /// Whether `clear_waits` has an entry.
-    awaited: Cell<bool>,
+    /// Whether the leaf queue's completions come through the lane's ring.
+    in_ring: bool,
+    watch: Cell<Watch>,
     state: RefCell<State>,
     handler: RefCell<Option<Handler>>,
     poller: Cell<Option<PollerId>>,
@@ -75,6 +74,19 @@ pub(super) struct ChannelInner {
     depth: usize,
     /// Itself, to start tasks from where only a reference is at hand.
     this: Weak<ChannelInner>,
+}
+
+bitflags::bitflags! {
+    /// Who has something to do whenever requests end.
+    #[derive(Clone, Copy, Debug)]
+    struct Watch: u8 {
+        /// A handler wants the completions.
+        const HANDLER = 1;
+        /// The channel was dropped: the lane is left when nothing is in flight.
+        const CLOSING = 1 << 1;
+        /// Somebody waits for requests to end: `clear_waits` has an entry.
+        const AWAITED = 1 << 2;
+    }
 }
 
 /// What only the slow path, futures and other lanes touch.
@@ -113,10 +125,9 @@ impl Channel {
             plan: Plan::new(&*node.driver, &node.limits, node.read_only, node.force_fua),
             table,
             fast: Default::default(),
+            in_ring: leaf.completes_in_ring(),
             leaf: RefCell::new(leaf),
-            has_handler: Cell::new(false),
-            closing: Cell::new(false),
-            awaited: Cell::new(false),
+            watch: Cell::new(Watch::empty()),
             state: RefCell::new(State::new((depth + INTERNAL_SLOTS) as usize)),
             handler: RefCell::default(),
             poller: Cell::new(None),
@@ -154,6 +165,18 @@ impl Channel {
         !node.needs_attention() && self.inner.plan.admits(request, node.length())
     }
 
+    /// Does at once, for this channel alone, what a turn of the loop does for all: sends what was submitted, and takes what
+    /// has completed. A device whose completions are found by looking is looked at until there is one, at most `looks`
+    /// times, each some 10 ns; another is not waited for. True if there is something to drain.
+    ///
+    /// A loop that serves one device may call this between turns, which it still owes the lane: tasks, timers and other
+    /// lanes' messages are served by [`AioContext::turn`] only. Completions of a device that does not complete at once come
+    /// with the turn as well.
+    #[inline]
+    pub fn poll(&self, looks: u32) -> bool {
+        self.inner.poll(looks)
+    }
+
     /// Hands the completed requests to `each`, which may submit again.
     #[inline(always)]
     pub fn drain(&self, each: impl FnMut(Completion)) {
@@ -179,7 +202,7 @@ impl Channel {
     /// submit; it may not set another handler.
     pub fn set_handler(&self, handler: impl FnMut(Completion) + 'static) {
         *self.inner.handler.borrow_mut() = Some(Box::new(handler));
-        self.inner.has_handler.set(true);
+        self.inner.set_watch(Watch::HANDLER, true);
     }
 
     /// What was counted so far.
@@ -204,7 +227,7 @@ impl Channel {
 
 impl Drop for Channel {
     fn drop(&mut self) {
-        self.inner.closing.set(true);
+        self.inner.set_watch(Watch::CLOSING, true);
         // A handler may own things that own this channel.
         let handler = self.inner.handler.try_borrow_mut().ok().and_then(|mut handler| handler.take());
         drop(handler);
@@ -289,6 +312,12 @@ impl ChannelInner {
         Ok(name)
     }
 
+    fn set_watch(&self, watch: Watch, on: bool) {
+        let mut all = self.watch.get();
+        all.set(watch, on);
+        self.watch.set(all);
+    }
+
     /// Who holds the lane's borrow for a moment. Nothing foreign runs in `f`.
     #[inline]
     pub(super) fn with_state<T>(&self, f: impl FnOnce(&mut State) -> T) -> T {
@@ -337,7 +366,7 @@ impl ChannelInner {
 
     /// Whether the channel was dropped: no new request gets in.
     pub(super) fn is_closing(&self) -> bool {
-        self.closing.get()
+        self.watch.get().contains(Watch::CLOSING)
     }
 
     /// `waker` is woken when an internal slot may be free.
@@ -364,7 +393,7 @@ impl ChannelInner {
         };
         drop(table);
         if !names.is_empty() {
-            self.awaited.set(true);
+            self.set_watch(Watch::AWAITED, true);
             self.state.borrow_mut().clear_waits.push(ClearWait { names, _answer: answer });
         }
     }

@@ -54,6 +54,12 @@ pub trait LeafQueue {
     /// lane's ring ends them there, and has nothing to do here.
     fn reap(&mut self) {}
 
+    /// Whether completions come through the lane's ring, so that [`reap`](Self::reap) has nothing to do. Asked once, when
+    /// the queue is opened.
+    fn completes_in_ring(&self) -> bool {
+        false
+    }
+
     /// Makes I/O on `region` free of mapping and copying in this lane. A queue that gains nothing accepts and does
     /// nothing.
     ///

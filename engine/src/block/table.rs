@@ -70,8 +70,6 @@ pub(super) struct Table {
     drained: usize,
     /// What ended otherwise: futures, commands of the slow path, errors.
     pub(super) others: Vec<Done>,
-    /// How much of `done` the channel has seen.
-    pub(super) seen: usize,
     /// Completions for nothing, which a leaf queue must not make.
     pub(super) bogus: u64,
     depth: u32,
@@ -125,7 +123,6 @@ impl Table {
             done: list(),
             drained: 0,
             others: list(),
-            seen: 0,
             bogus: 0,
             depth,
         }
@@ -245,20 +242,31 @@ impl Table {
         Completion { token: done.token, result: done.result, payload }
     }
 
-    /// An ended read or write, which went to the device as it came, goes there once more as it is, but at `offset`.
+    /// An ended read or write, which went to the device as it came, goes there once more as it is, but at `offset`, if
+    /// `admits` its length there. Says what it does, or `None` if nothing was done.
     #[inline(always)]
-    pub(super) fn send_again(&mut self, tag: Tag, offset: u64) {
-        let Some(slot) = self.slots.get_mut(tag.0 as usize) else { return };
+    pub(super) fn send_again(
+        &mut self,
+        tag: Tag,
+        offset: u64,
+        admits: impl FnOnce(u64) -> bool,
+    ) -> Option<Op> {
+        let slot = self.slots.get_mut(tag.0 as usize)?;
+        if slot.op.is_range() || !admits(slot.bytes) {
+            return None;
+        }
         slot.offset = offset;
         slot.generation = slot.generation.wrapping_add(1);
         (slot.state, slot.note) = (State::Pending, 0);
+        let op = slot.op;
         self.pending.push(tag.0);
+        Some(op)
     }
 
-    /// The next ended request to be drained, of those that are among the first `end` of the list.
+    /// The next ended request to be drained.
     #[inline(always)]
-    pub(super) fn next_done(&mut self, end: usize) -> Option<Done> {
-        let done = *self.done.get(..end)?.get(self.drained)?;
+    pub(super) fn next_done(&mut self) -> Option<Done> {
+        let done = *self.done.get(self.drained)?;
         self.drained += 1;
         Some(done)
     }
@@ -268,12 +276,22 @@ impl Table {
     pub(super) fn forget_drained(&mut self) {
         if self.drained == self.done.len() {
             self.done.clear();
-            self.seen = 0;
         } else {
             self.done.drain(..self.drained);
-            self.seen = self.seen.saturating_sub(self.drained);
         }
         self.drained = 0;
+    }
+
+    /// Whether the leaf queue has something to take.
+    #[inline(always)]
+    pub(super) fn has_pending(&self) -> bool {
+        self.pending.len() > self.taken
+    }
+
+    /// Whether something has ended that the channel has yet to look at, or the caller to drain.
+    #[inline(always)]
+    pub(super) fn has_ended(&self) -> bool {
+        !self.done.is_empty() || !self.others.is_empty()
     }
 
     /// How many of the caller's requests wait to be drained.

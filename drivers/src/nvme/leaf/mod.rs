@@ -144,13 +144,9 @@ impl NvmeQueue {
     }
 
     /// Takes all completions that are there.
-    #[inline(always)]
     fn take_completions(&mut self) {
         let NvmeQueue { table, link, issuer, .. } = self;
         let Link::Own(Own { pair, host }) = link else { return self.take_answers() };
-        if !pair.has_completion() {
-            return;
-        }
         let mut slots = table.borrow();
         let mut fault = None;
         while let Some(taken) = pair.take() {
@@ -264,7 +260,7 @@ impl LeafQueue for NvmeQueue {
     #[inline]
     fn reap(&mut self) {
         // What a controller says that is given up is not believed.
-        if self.control.is_running() {
+        if self.link.has_completion() && self.control.is_running() {
             self.take_completions();
         }
     }

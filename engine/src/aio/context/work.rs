@@ -8,11 +8,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{AioContext, Work};
+use super::AioContext;
 use crate::aio::bh::{BhHeader, BottomHalf, Callback};
 use crate::aio::fd::{FdReady, Interest};
 use crate::aio::offload::{Offload, offload};
 use crate::aio::poller::{Poller, PollerId};
+use crate::aio::ready::Work;
 use crate::aio::task::{JoinHandle, TaskId, joinable};
 use crate::aio::timer::{Expiry, Sleep, TimerId};
 
@@ -36,7 +37,7 @@ impl AioContext {
 
     fn start(&self, body: Pin<Box<dyn Future<Output = ()>>>) {
         let id = self.0.tasks.borrow_mut().add(body, &self.0.shared);
-        self.0.ready.borrow_mut().push_back(Work::Task(id));
+        self.0.ready.push(Work::Task(id));
     }
 
     /// How many tasks there are that are not done.
@@ -51,7 +52,7 @@ impl AioContext {
         if id == TaskId::MAIN {
             self.0.main_woken.set(true);
         } else if self.0.tasks.borrow_mut().queue(id) {
-            self.0.ready.borrow_mut().push_back(Work::Task(id));
+            self.0.ready.push(Work::Task(id));
         }
     }
 
@@ -70,7 +71,7 @@ impl AioContext {
     }
 
     pub(in crate::aio) fn push_bh(&self, callback: &Rc<Callback>) {
-        self.0.ready.borrow_mut().push_back(Work::BottomHalf(Rc::clone(callback)));
+        self.0.ready.push(Work::BottomHalf(Rc::clone(callback)));
     }
 
     pub(in crate::aio) fn remove_bh(&self, index: usize) {
@@ -80,7 +81,7 @@ impl AioContext {
 
     /// Runs a closure once, in the next pass over the ready queue.
     pub fn schedule_bh(&self, callback: impl FnOnce() + 'static) {
-        self.0.ready.borrow_mut().push_back(Work::Once(Box::new(callback)));
+        self.0.ready.push(Work::Once(Box::new(callback)));
     }
 
     /// Completes after `duration`.

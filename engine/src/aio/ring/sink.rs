@@ -46,7 +46,7 @@ pub(super) fn all_last_of_one(cqes: &[Cqe]) -> bool {
         (differing | (cqe.0.user_data() ^ first), flags | cqe.flags())
     };
     let (differing, flags) = cqes.iter().fold((0, 0), gather);
-    differing >> super::KEY_BITS == 0 && flags & super::CQE_MORE == 0
+    differing >> super::KEY_BITS == 0 && flags & super::deliver::CQE_MORE == 0
 }
 
 /// Takes the completions of what was pushed in its name.
@@ -76,7 +76,7 @@ pub(super) struct SinkTable {
     sinks: RefCell<Vec<Option<Rc<dyn CqeSink>>>>,
     epoch: Cell<u64>,
     /// Where the last batch ended, for the next one to begin with.
-    cursor: Cell<Cursor>,
+    pub cursor: RefCell<Cursor>,
 }
 
 impl SinkTable {
@@ -100,19 +100,15 @@ impl SinkTable {
 
     fn change(&self) {
         self.epoch.set(self.epoch.get() + EPOCH_STEP);
-        self.cursor.take();
+        // A delivery that is under way finds out when it ends.
+        let old = self.cursor.try_borrow_mut().ok().map(|mut cursor| std::mem::take(&mut *cursor));
+        drop(old);
     }
 
-    #[inline]
-    pub fn cursor(&self) -> Cursor {
-        self.cursor.take()
-    }
-
-    #[inline]
-    pub fn keep(&self, cursor: Cursor) {
-        if cursor.tag & !(EPOCH_STEP - 1) == self.epoch.get() {
-            self.cursor.set(cursor);
-        }
+    /// A sink that may be gone from the table is not kept at hand. Gives the cursor for the caller to drop.
+    #[inline(always)]
+    pub fn forget_if_stale(&self, cursor: &mut Cursor) -> Option<Cursor> {
+        (cursor.tag & !(EPOCH_STEP - 1) != self.epoch.get()).then(|| std::mem::take(cursor))
     }
 
     #[cold]

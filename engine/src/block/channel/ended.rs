@@ -39,6 +39,11 @@ impl Ended<'_> {
         self.done.result
     }
 
+    /// Where it was, in bytes.
+    pub fn offset(&self) -> u64 {
+        self.channel.table.borrow_mut().get_mut(self.done.tag).map_or(0, |slot| slot.offset)
+    }
+
     /// Takes it out of the channel.
     #[inline(always)]
     pub fn take(self) -> Completion {
@@ -53,15 +58,13 @@ impl Ended<'_> {
         let (channel, done) = (self.channel, self.done);
         std::mem::forget(self);
         let mut table = channel.table.borrow_mut();
+        let admits = |bytes| channel.plan.admits_again(offset, bytes, channel.node.length());
         if done.plain
             && !channel.node.needs_attention()
-            && let Some(slot) = table.get_mut(done.tag)
-            && !slot.op.is_range()
-            && channel.plan.admits_again(offset, slot.bytes, channel.node.length())
+            && let Some(op) = table.send_again(done.tag, offset, admits)
         {
-            let fast = &channel.fast[slot.op as usize];
+            let fast = &channel.fast[op as usize];
             fast.set(fast.get() + 1);
-            table.send_again(done.tag, offset);
             return;
         }
         drop(table);

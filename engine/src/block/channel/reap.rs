@@ -8,7 +8,7 @@ use std::task::Waker;
 
 use corelane_dma::Payload;
 
-use super::{ChannelInner, ClearWait};
+use super::{ChannelInner, ClearWait, Watch};
 use crate::aio::{Poller, Readiness};
 use crate::block::driver::Tag;
 use crate::block::errno::IoResult;
@@ -23,18 +23,44 @@ impl ChannelInner {
         self.take_ended();
     }
 
-    /// Looks at what has ended since the last time. True if anything has.
+    /// See [`Channel::poll`](crate::block::Channel::poll).
+    #[inline(always)]
+    pub(super) fn poll(&self, looks: u32) -> bool {
+        if self.table.borrow().has_pending() {
+            self.leaf.borrow_mut().commit();
+        }
+        if self.in_ring {
+            self.ctx.poll_ring();
+        } else {
+            self.look(looks);
+        }
+        self.take_ended()
+    }
+
+    /// Looks at the device until something has ended, at most so often.
+    #[inline]
+    fn look(&self, looks: u32) {
+        let mut leaf = self.leaf.borrow_mut();
+        for _ in 0..looks {
+            leaf.reap();
+            if self.table.borrow().has_ended() {
+                return;
+            }
+            // Else the processor looks ahead many times over, and has to throw that away when the device writes.
+            std::hint::spin_loop();
+        }
+    }
+
+    /// Looks at what has ended. True if anything has that was not drained yet.
     #[inline(always)]
     fn take_ended(&self) -> bool {
-        let mut table = self.table.borrow_mut();
-        let fresh = table.done.len() > table.seen;
-        table.seen = table.done.len();
-        let others = !table.others.is_empty();
+        let table = self.table.borrow();
+        let (done, others) = (!table.done.is_empty(), !table.others.is_empty());
         drop(table);
-        if others || (fresh && self.awaited.get()) || self.has_handler.get() || self.closing.get() {
+        if others | !self.watch.get().is_empty() {
             self.take_ended_slow(others);
         }
-        fresh || others
+        done | others
     }
 
     /// What may only happen without a borrow: other means, wakers, the handler, leaving the lane.
@@ -43,14 +69,14 @@ impl ChannelInner {
         if others {
             self.take_others();
         }
-        if self.awaited.get() {
+        if self.watch.get().contains(Watch::AWAITED) {
             self.settle_clear_waits();
         }
         self.run_wakes();
-        if self.has_handler.get() {
+        if self.watch.get().contains(Watch::HANDLER) {
             self.run_handler();
         }
-        if self.closing.get() {
+        if self.watch.get().contains(Watch::CLOSING) {
             self.leave_lane_when_idle();
         }
     }
@@ -70,10 +96,7 @@ impl ChannelInner {
                 continue;
             }
             match slot.target {
-                Target::Batch => {
-                    table.done.push(done);
-                    table.seen = table.done.len();
-                }
+                Target::Batch => table.done.push(done),
                 Target::Future => {
                     if let Some(cold) = table.cold_mut(done.tag) {
                         cold.outcome = Some(done.result);
@@ -101,7 +124,7 @@ impl ChannelInner {
             wait.names.is_empty()
         });
         let answered: Vec<ClearWait> = ended.collect();
-        self.awaited.set(!state.clear_waits.is_empty());
+        self.set_watch(Watch::AWAITED, !state.clear_waits.is_empty());
         drop((table, state));
         // An answer wakes who asked.
         drop(answered);
@@ -146,17 +169,18 @@ impl ChannelInner {
     /// `each`. If that panics, the rest waits for the next time.
     #[inline(always)]
     pub(super) fn drain_done(&self, mut each: impl FnMut(Done)) {
-        let end = self.table.borrow().done.len();
-        if end == 0 {
+        let count = self.table.borrow().done.len();
+        if count == 0 {
             return;
         }
-        loop {
-            let next = self.table.borrow_mut().next_done(end);
+        for _ in 0..count {
+            let next = self.table.borrow_mut().next_done();
+            // `each` may have drained what was left.
             let Some(done) = next else { break };
             each(done);
         }
         self.table.borrow_mut().forget_drained();
-        self.call_slot_waiters(end);
+        self.call_slot_waiters(count);
     }
 
     /// Slots are free: as many as wait for one may go on.
@@ -194,13 +218,14 @@ impl Poller for ChannelInner {
     #[inline]
     fn commit(&self) -> Readiness {
         let readiness = self.leaf.borrow_mut().commit();
-        let table = self.table.borrow();
-        if table.done.is_empty() && table.others.is_empty() { readiness } else { Readiness::Ready }
+        if self.table.borrow().has_ended() { Readiness::Ready } else { readiness }
     }
 
     #[inline]
     fn reap(&self) -> bool {
-        self.leaf.borrow_mut().reap();
+        if !self.in_ring {
+            self.leaf.borrow_mut().reap();
+        }
         self.take_ended()
     }
 }

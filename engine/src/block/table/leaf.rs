@@ -51,13 +51,13 @@ impl LeafSlots<'_> {
     #[inline(always)]
     pub fn take_pending(&mut self) -> Option<(Tag, &mut Command)> {
         let table = &mut *self.0;
-        let Some(&index) = table.pending.get(table.taken) else {
-            table.pending.clear();
-            table.taken = 0;
-            return None;
-        };
+        let &index = table.pending.get(table.taken)?;
         let slot = table.slots.get_mut(index as usize)?;
         table.taken += 1;
+        if table.taken == table.pending.len() {
+            table.pending.clear();
+            table.taken = 0;
+        }
         slot.state = State::Sent;
         Some((Tag(index), slot))
     }
@@ -66,15 +66,16 @@ impl LeafSlots<'_> {
     /// told to the device.
     pub fn put_back(&mut self, tag: Tag) {
         let table = &mut *self.0;
-        let last = table.taken.checked_sub(1).and_then(|last| table.pending.get(last));
-        let slot = table.slots.get_mut(tag.0 as usize);
-        if let (Some(&index), Some(slot)) = (last, slot)
-            && index == tag.0
-            && slot.state == State::Sent
-        {
-            slot.state = State::Pending;
-            table.taken -= 1;
+        let Some(slot) = table.slots.get_mut(tag.0 as usize).filter(|slot| slot.state == State::Sent) else {
+            return;
+        };
+        match table.taken.checked_sub(1) {
+            // It was the last of the list, which was cleared then.
+            None => table.pending.insert(0, tag.0),
+            Some(last) if table.pending.get(last) == Some(&tag.0) => table.taken = last,
+            Some(_) => return,
         }
+        slot.state = State::Pending;
     }
 
     /// The command with this tag, if the queue has it.
@@ -99,13 +100,13 @@ impl LeafSlots<'_> {
     /// Whether any command waits to be taken.
     #[inline]
     pub fn has_pending(&self) -> bool {
-        self.0.pending.len() > self.0.taken
+        self.0.has_pending()
     }
 
     /// Whether a command has ended that the channel has yet to look at.
     #[inline]
     pub fn has_ended(&self) -> bool {
-        !self.0.done.is_empty() || !self.0.others.is_empty()
+        self.0.has_ended()
     }
 
     /// The commands that the queue has.
