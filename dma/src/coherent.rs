@@ -267,10 +267,20 @@ impl<T: FromBytes + IntoBytes + Immutable + Copy> CoherentArray<T> {
         Some(unsafe { AtomicU64::from_ptr(at.cast()) }.load(Ordering::Acquire))
     }
 
-    /// Where value `index` is in this process, for a prefetch; `None` for one outside.
-    #[inline]
-    pub fn addr_of(&self, index: usize) -> Option<usize> {
-        self.place(index).map(|at| at as usize)
+    /// Has the processor fetch the cache line where value `index` begins, to be written soon. A store to a line that is in
+    /// another core's cache waits for it, and so does every store behind it. Changes nothing, and does nothing for a value
+    /// outside.
+    #[inline(always)]
+    pub fn prefetch_for_write(&self, index: usize) {
+        #[cfg(target_arch = "x86_64")]
+        if let Some(at) = self.place(index) {
+            // SAFETY: PREFETCHW is a hint: it writes nothing, never faults, and does nothing on a processor without it.
+            unsafe {
+                std::arch::asm!("prefetchw [{}]", in(reg) at, options(nostack, preserves_flags, readonly));
+            }
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = index;
     }
 
     /// The memory that it lies in.
@@ -412,7 +422,10 @@ mod tests {
         assert_eq!(entries.get(255).unwrap().low, 255);
         assert_eq!(entries.load_acquire32(3, 12), Some(3 << 16));
         assert_eq!(buffer.load::<u64>(4096 + 16 * 9).unwrap(), 9);
-        assert_eq!(entries.addr_of(2), Some(buffer.addr() + 4096 + 32));
+        for index in [2, 255, 256, usize::MAX] {
+            entries.prefetch_for_write(index);
+        }
+        assert_eq!(entries.get(2).unwrap().low, 2, "a prefetch changes nothing");
         assert!(entries.get(256).is_none() && entries.set(256, &entries.get(0).unwrap()).is_none());
         for (index, offset) in [(256, 0), (0, 13), (0, 16), (0, 2), (0, usize::MAX)] {
             assert_eq!(entries.load_acquire32(index, offset), None);

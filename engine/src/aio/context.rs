@@ -316,7 +316,6 @@ impl AioContext {
             if shared.signal.is_set() || !ready.is_empty() || ring.pending() > 0 || ring.has_completions() {
                 return false;
             }
-            std::hint::spin_loop();
         }
         false
     }

@@ -16,6 +16,9 @@ use crate::nvme::spec::command::Command;
 use crate::nvme::spec::completion::Completion;
 use crate::nvme::spec::status::Status;
 
+/// How many entries are fetched ahead.
+const AHEAD: u32 = 4;
+
 /// Where commands are put.
 #[derive(Debug)]
 pub struct SubmissionRing {
@@ -49,19 +52,23 @@ impl SubmissionRing {
         self.tail = (self.tail + 1) & self.mask;
     }
 
-    /// Whether there are commands that the controller does not know of.
-    #[inline(always)]
-    pub fn is_untold(&self) -> bool {
-        self.tail != self.bell.told()
-    }
-
     /// Tells the controller of all that was pushed.
     ///
     /// # Errors
     /// Those of the bus.
     #[inline(always)]
     pub fn tell(&mut self) -> Result<(), BusError> {
-        if self.is_untold() { self.bell.tell(self.tail) } else { Ok(()) }
+        let untold = self.tail.wrapping_sub(self.bell.told()) & self.mask;
+        if untold == 0 {
+            return Ok(());
+        }
+        self.bell.tell(self.tail)?;
+        // The controller read the next entries a lap ago. A command that is written there would wait for them to come back,
+        // and the doorbell behind it: fetched now, they come while the commands just told of are under way.
+        for next in 0..untold.min(AHEAD) {
+            self.entries.prefetch_for_write((self.tail.wrapping_add(next) & self.mask) as usize);
+        }
+        Ok(())
     }
 }
 

@@ -46,7 +46,7 @@ impl ChannelInner {
             if self.table.borrow().has_ended() {
                 return;
             }
-            // Else the processor looks ahead many times over, and has to throw that away when the device writes.
+            // A pause leaves the line that is looked at to the device for a moment.
             std::hint::spin_loop();
         }
     }
