@@ -24,6 +24,8 @@ pub enum Lack {
     IoUring,
     /// Something that came with a later kernel.
     Kernel,
+    /// A second processor core.
+    SecondCore,
     /// QEMU, or a kernel to boot in it.
     VirtualMachine,
 }
@@ -39,6 +41,7 @@ impl fmt::Display for Lack {
             Lack::HugePage => "huge page",
             Lack::IoUring => "io_uring",
             Lack::Kernel => "kernel",
+            Lack::SecondCore => "second core",
             Lack::VirtualMachine => "virtual machine",
         })
     }

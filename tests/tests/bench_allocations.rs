@@ -46,7 +46,8 @@ fn a_request_allocates_nothing() {
         "--rw=randrw --iodepth_batch=8 --iodepth_batch_complete_max=4 --fsync=64",
         "--rw=randtrimwrite",
     ];
-    for engine in ["null", "mem", "io_uring"] {
+    let file = file.to_string();
+    for (engine, file) in [("null", &*file), ("mem", &file), ("io_uring", &file), ("nvme", "model:4m")] {
         for kind in kinds {
             // Discards of a file may take a helper thread, which is no steady state.
             if engine == "io_uring" && kind.contains("trim") {

@@ -1,13 +1,16 @@
-//! Registered memory: a large region, and regions as a virtual machine's memory has them.
+//! Registered memory: a large region, regions as a virtual machine's memory has them, and what is there before a controller is;
+//! and what happens when the kernel takes no further mapping.
 
 use std::rc::Rc;
+use std::sync::Arc;
 
 use corelane_dma::{Backing, DmaBuffer, IoBuf, IoVector, MemRegion, guest};
 use corelane_engine::aio::AioConfig;
+use corelane_engine::block::Channel;
 use vm_memory::{GuestAddress, GuestMemoryMmap};
 
 use super::case;
-use super::rig::{POLL, assert_same, backend, bytes_of, in_lane, memory, pattern_bytes, start};
+use super::rig::{POLL, assert_same, backend, bytes_of, in_lane, memory, pattern, pattern_bytes, start};
 use crate::vm::{Case, Guest};
 
 /// See the module's documentation.
@@ -15,6 +18,8 @@ pub const CASES: &[Case] = &[
     case("nvme::a_large_registered_region", large),
     case("nvme::regions_of_a_virtual_machine", guest_regions),
     case("nvme::memory_that_nobody_registered", unregistered),
+    case("nvme::a_controller_that_joins_later_reaches_what_is_registered", joins_later),
+    case("nvme::requests_go_on_when_mappings_run_out", exhausted),
 ];
 
 fn large(guest: &Guest) {
@@ -117,6 +122,79 @@ fn unregistered(guest: &Guest) {
                 result.expect("it is read");
                 assert_same(&bytes_of(&found), &data);
             }
+        }
+    });
+}
+
+fn pages(len_bytes: usize) -> MemRegion {
+    MemRegion::from_buffer(DmaBuffer::new(len_bytes, 4096, Backing::Pages).expect("memory"))
+}
+
+/// Writes through a lease of `region` and reads it back into the same, at `offset`.
+async fn write_and_read(channel: &Channel, region: &Rc<MemRegion>, offset: u64, salt: u64) {
+    let data = pattern_bytes(salt, region.len());
+    let mut lease = IoBuf::lease(region, 0, region.len()).expect("within the region");
+    lease.copy_from(0, &data).expect("as long as that");
+    let (result, mut lease) = channel.write_at(offset, lease).await;
+    result.expect("it is written");
+    lease.fill(0, data.len(), 0).expect("as long as that");
+    let (result, lease) = channel.read_at(offset, lease).await;
+    result.expect("it is read");
+    assert_same(&bytes_of(&lease), &data);
+}
+
+/// The region is registered while another controller is there, in the space that both share.
+fn joins_later(guest: &Guest) {
+    let first = start(guest, "default");
+    let region = pages(1 << 20);
+    first.bus().dma().register(&region).expect("it is registered");
+    let later = start(guest, "mdts1");
+    assert!(Arc::ptr_eq(first.bus().dma(), later.bus().dma()), "one space for both");
+    let space = later.bus().dma().clone();
+    let registered = region.clone();
+    in_lane(&AioConfig::default(), &backend(&later, 1, &POLL), 8, move |channel| async move {
+        let (mapped, region) = (space.mappings(), Rc::new(region));
+        write_and_read(&channel, &region, 4096, 31).await;
+        assert_eq!(space.mappings(), mapped, "nothing was mapped for a request");
+    });
+    first.bus().dma().unregister(&registered).expect("it is unregistered");
+}
+
+fn exhausted(guest: &Guest) {
+    const LIMIT: usize = 60;
+    const LEN_BYTES: usize = 128 << 10;
+    let parameter = "/sys/module/vfio_iommu_type1/parameters/dma_entry_limit";
+    let before = std::fs::read_to_string(parameter).expect("it reads");
+    std::fs::write(parameter, LIMIT.to_string()).expect("it is taken");
+    let controller = start(guest, "default");
+    // A container keeps the limit that it began with.
+    std::fs::write(parameter, before.trim()).expect("it is taken");
+    let space = controller.bus().dma().clone();
+    in_lane(&AioConfig::default(), &backend(&controller, 1, &POLL), 8, move |channel| async move {
+        // What is small is copied, by blocks that are mapped from now on.
+        channel.write_at(0, pattern(40, 512)).await.0.expect("it is written");
+        // These stay mapped after their requests, since the regions stay; there are more than the kernel takes.
+        let mut kept = Vec::new();
+        for number in 0..2 * LIMIT as u64 {
+            let region = Rc::new(pages(LEN_BYTES));
+            write_and_read(&channel, &region, number * LEN_BYTES as u64, number).await;
+            kept.push(region);
+        }
+        assert!((LIMIT / 2..=LIMIT).contains(&space.mappings()), "{} are mapped", space.mappings());
+        // When all are taken for good, what is large is copied, too.
+        let mut taken = Vec::new();
+        let error = loop {
+            let region = pages(4096);
+            match space.register(&region) {
+                Ok(_) => taken.push(region),
+                Err(error) => break error.to_string(),
+            }
+            assert!(taken.len() <= LIMIT, "there is no limit");
+        };
+        assert!(error.contains("dma_entry_limit") && error.contains("echo "), "{error}");
+        write_and_read(&channel, &Rc::new(pages(1 << 20)), 4096, 41).await;
+        for region in &taken {
+            space.unregister(region).expect("it is unregistered");
         }
     });
 }
