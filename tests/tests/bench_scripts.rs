@@ -1,6 +1,7 @@
 //! The scripts in `bench/` call the programs as they are: each row runs to its end, with an option of every kind that the
 //! script gives. What comes out is no measurement, since runs are short and the programs are those of the tests.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
@@ -66,6 +67,42 @@ fn compare_runs_nvme() {
     for row in rows {
         assert_eq!(row.matches('|').count(), 8, "{row}");
     }
+}
+
+/// The machine itself is a test of its own, `vm::bench`; this one prints what it prints.
+#[test]
+fn compare_takes_ratios_from_a_virtual_machine() {
+    let Some(scratch) = Scratch::new() else { return };
+    if foreign_program("taskset").is_none() {
+        return;
+    }
+    let line = |round, program, iodepth, iops| {
+        format!(
+            r#"{{"round":{round},"program":"{program}","iodepth":{iodepth},"iops":{iops}.0,"mean_lat_ns":1.5}}"#
+        )
+    };
+    let mut printed = "== bench::both_drivers_are_measured passed after 7 ms \n".to_owned();
+    for (round, factor) in [(0, 3), (1, 1), (2, 1)] {
+        for depth in [1, 32] {
+            printed +=
+                &format!("{}\n", line(round, "corelane-bench", depth, 1000 * factor * (1 + depth / 32)));
+            printed += &format!("{}\n", line(round, "fio", depth, 500 + depth));
+        }
+    }
+    let vm = scratch.path().join("vm");
+    let guard = r#"[ "$*" = "run vm::bench" ] && [ $CORELANE_VM_PROFILE = release ] || exit 3"#;
+    std::fs::write(&vm, format!("#!/bin/sh\n{guard}\ncat << 'END'\n{printed}-- guest's log\nEND\n")).unwrap();
+    std::fs::set_permissions(&vm, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let Some(mut command) = script("compare", &PROGRAMS, &scratch) else { return };
+    command.args(["--pairs=3", "--rows=vm", "--json", "--check", "--vm"]);
+    let output = command.arg(&vm).output().expect("it starts");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "one target is missed: {errors}");
+    let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    let judged: Vec<_> =
+        (0..2).map(|row| (&report["rows"][row]["judged"], &report["rows"][row]["verdict"])).collect();
+    assert_eq!(judged[0], (&(1000.0 / 501.0).into(), &"FAIL".into()));
+    assert_eq!(judged[1], (&(2000.0 / 532.0).into(), &"pass".into()));
 }
 
 #[test]
