@@ -64,8 +64,9 @@ fn command(system: &System, machine: &Machine, files: &Files, more_args: &str) -
     .arg("-initrd")
     .arg(&files.initramfs)
     .arg("-append")
+    // The kernel looks whether its timer ticks, and panics if not; a busy host may have no time for QEMU meanwhile.
     .arg(format!(
-        "console=ttyS0 quiet panic=-1 intel_iommu=on iommu=pt hugepages={huge_pages} \
+        "console=ttyS0 quiet panic=-1 no_timer_check intel_iommu=on iommu=pt hugepages={huge_pages} \
              nvme_core.multipath=N {kernel_args} {more_args}"
     ))
     .args(machine.device_args(&files.disks))
