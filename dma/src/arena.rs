@@ -74,6 +74,14 @@ impl Arena {
         self.span(offset_bytes, to.len() as u64)?.copy_to(0, to)
     }
 
+    /// Copies `from` to `offset_bytes`.
+    ///
+    /// # Errors
+    /// [`DmaError::OutOfBounds`], and nothing is copied.
+    pub fn copy_from(&self, offset_bytes: u64, from: &[u8]) -> Result<(), DmaError> {
+        self.span(offset_bytes, from.len() as u64)?.copy_from(0, from)
+    }
+
     /// Makes `len_bytes` bytes at `offset_bytes` zero; the memory stays allocated, except that of a long range.
     ///
     /// # Errors

@@ -6,6 +6,7 @@ use corelane_dma::Backing;
 use corelane_engine::aio::AioContext;
 use corelane_engine::block::{BlockDriver, BlockError, BlockLimits, LeafQueue, LeafTable, ReqFlags};
 
+use super::atomics::AtomicWrites;
 use super::controller::NvmeController;
 use super::error::NvmeError;
 use super::leaf::NvmeQueue;
@@ -64,6 +65,11 @@ impl NvmeDriver {
     /// The namespace's number.
     pub fn nsid(&self) -> Nsid {
         self.namespace.nsid
+    }
+
+    /// What the namespace writes all or not at all.
+    pub fn atomic_writes(&self) -> &AtomicWrites {
+        &self.namespace.atomics
     }
 }
 

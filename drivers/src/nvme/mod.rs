@@ -4,7 +4,9 @@
 //! bottom up: `queue` (rings, doorbells, PRP entries), `controller` (start, admin commands, queue numbers), `namespace`
 //! (limits), `leaf` (the queue of a namespace in a lane), `driver` (what the block layer opens).
 
+mod atomics;
 pub mod bus;
+pub mod commands;
 mod controller;
 mod driver;
 mod error;
@@ -18,6 +20,8 @@ pub mod spec;
 #[cfg(test)]
 mod tests;
 
+pub use atomics::AtomicWrites;
+pub use commands::NvmeCommands;
 pub use controller::NvmeController;
 pub use controller::passthrough::{PassthroughAnswer, PassthroughQueue, Transfer};
 pub use driver::NvmeDriver;

@@ -2,11 +2,12 @@
 
 use corelane_engine::block::{BlockLimits, MAX_LENGTH_BYTES, ReqFlags};
 
+use super::atomics::AtomicWrites;
 use super::controller::NvmeController;
 use super::controller::registers::PAGE_BYTES;
 use super::error::NvmeError;
 use super::spec::Nsid;
-use super::spec::identify::{NvmCommands, SglSupport};
+use super::spec::identify::{IdentifyController, NvmCommands, SglSupport};
 use super::spec::namespace::{IdentifyNamespace, LbaFormat};
 
 /// The largest transfer that is asked for, whatever the controller could; in bytes. It bounds the PRP lists: with 4 MiB a
@@ -42,6 +43,8 @@ pub struct Namespace {
     pub read_only: bool,
     /// Whether a command may say by SGL where its data is.
     pub sgl: bool,
+    /// What it writes all or not at all.
+    pub atomics: AtomicWrites,
 }
 
 impl Namespace {
@@ -51,17 +54,7 @@ impl Namespace {
     /// [`NvmeError::NoNamespace`] for one that is not active, [`NvmeError::Absurd`] for what no namespace can be,
     /// [`NvmeError::Format`] for one that this driver does not serve, and those of admin commands.
     pub fn open(controller: &NvmeController, nsid: Nsid) -> Result<Namespace, NvmeError> {
-        let active = controller.active_namespaces()?;
-        if !active.contains(&nsid) {
-            let numbers: Vec<String> = active.iter().map(|nsid| nsid.0.to_string()).collect();
-            let list = if numbers.is_empty() { "none".to_owned() } else { numbers.join(", ") };
-            return Err(NvmeError::NoNamespace {
-                address: controller.address().to_owned(),
-                nsid,
-                active: list,
-            });
-        }
-        let identify = controller.identify_namespace(nsid)?;
+        let identify = identify(controller, nsid)?;
         let write_cache = controller.write_cache_enabled()?;
         Says::of(controller).namespace(nsid, &identify, write_cache)
     }
@@ -72,6 +65,49 @@ impl Namespace {
     }
 }
 
+/// What the controller says of an active namespace. Blocks.
+///
+/// # Errors
+/// [`NvmeError::NoNamespace`] for one that is not active, and those of admin commands.
+pub fn identify(controller: &NvmeController, nsid: Nsid) -> Result<Box<IdentifyNamespace>, NvmeError> {
+    let active = controller.active_namespaces()?;
+    if active.contains(&nsid) {
+        return controller.identify_namespace(nsid);
+    }
+    let numbers: Vec<String> = active.iter().map(|nsid| nsid.0.to_string()).collect();
+    let active = if numbers.is_empty() { "none".to_owned() } else { numbers.join(", ") };
+    Err(NvmeError::NoNamespace { address: controller.address().to_owned(), nsid, active })
+}
+
+/// The format in use, with blocks from 512 bytes to 64 KiB, and how many blocks there are, from 1 to what a node can have.
+///
+/// # Errors
+/// [`NvmeError::Absurd`] for anything else.
+pub fn geometry(
+    address: &str,
+    nsid: Nsid,
+    identify: &IdentifyNamespace,
+) -> Result<(LbaFormat, u64), NvmeError> {
+    let absurd = |what, value, expected: &str| {
+        let (address, of) = (address.to_owned(), nsid.to_string());
+        NvmeError::Absurd { address, of, what, value, expected: expected.to_owned() }
+    };
+    let Some(format) = identify.format() else {
+        let expected = format!("at most NLBAF ({})", identify.nlbaf);
+        return Err(absurd("FLBAS", identify.format_index() as u64, &expected));
+    };
+    if !(9..=16).contains(&format.data_shift) {
+        let expected = "from 9 to 16, for blocks of 512 bytes to 64 KiB";
+        return Err(absurd("LBADS", format.data_shift.into(), expected));
+    }
+    let blocks = identify.nsze.get();
+    let most = MAX_LENGTH_BYTES >> format.data_shift;
+    if !(1..=most).contains(&blocks) {
+        return Err(absurd("NSZE", blocks, &format!("from 1 to {most} blocks")));
+    }
+    Ok((format, blocks))
+}
+
 /// What the controller says that concerns all namespaces.
 pub(super) struct Says<'a> {
     address: &'a str,
@@ -79,6 +115,7 @@ pub(super) struct Says<'a> {
     min_page_shift: u32,
     commands: NvmCommands,
     sgl: bool,
+    identify: &'a IdentifyController,
     /// WZSL, DMRSL and DMSL; `None` if it does not say.
     nvm: Option<(u8, u32, u64)>,
 }
@@ -91,6 +128,7 @@ impl<'a> Says<'a> {
             min_page_shift: controller.min_page_shift(),
             commands: controller.identify().nvm_commands(),
             sgl: controller.identify().sgl_support() != SglSupport::None,
+            identify: controller.identify(),
             nvm: controller.identify_nvm().map(|nvm| (nvm.wzsl, nvm.dmrsl.get(), nvm.dmsl.get())),
         }
     }
@@ -106,13 +144,9 @@ impl<'a> Says<'a> {
         identify: &IdentifyNamespace,
         write_cache: bool,
     ) -> Result<Namespace, NvmeError> {
-        let format = self.format(nsid, identify)?;
+        let (format, blocks) = geometry(self.address, nsid, identify)?;
+        self.check_metadata(nsid, identify, format)?;
         let block_shift = u32::from(format.data_shift);
-        let blocks = identify.nsze.get();
-        let most = MAX_LENGTH_BYTES >> block_shift;
-        if !(1..=most).contains(&blocks) {
-            return Err(self.absurd(nsid, "NSZE", blocks, &format!("from 1 to {most} blocks")));
-        }
         let limits = self.limits(nsid, identify, block_shift)?;
         let zeroes = self.commands.contains(NvmCommands::WRITE_ZEROES);
         Ok(Namespace {
@@ -126,19 +160,17 @@ impl<'a> Says<'a> {
             can_discard: self.commands.contains(NvmCommands::DATASET_MANAGEMENT),
             read_only: identify.is_write_protected(),
             sgl: self.sgl,
+            atomics: AtomicWrites::of(self.identify, identify, block_shift),
         })
     }
 
-    /// The format in use, if it can be served.
-    fn format(&self, nsid: Nsid, identify: &IdentifyNamespace) -> Result<LbaFormat, NvmeError> {
-        let Some(format) = identify.format() else {
-            let expected = format!("at most NLBAF ({})", identify.nlbaf);
-            return Err(self.absurd(nsid, "FLBAS", identify.format_index() as u64, &expected));
-        };
-        if !(9..=16).contains(&format.data_shift) {
-            let expected = "from 9 to 16, for blocks of 512 bytes to 64 KiB";
-            return Err(self.absurd(nsid, "LBADS", format.data_shift.into(), expected));
-        }
+    /// Whether a format can be served that may have metadata.
+    fn check_metadata(
+        &self,
+        nsid: Nsid,
+        identify: &IdentifyNamespace,
+        format: LbaFormat,
+    ) -> Result<(), NvmeError> {
         let metadata_bytes = format.metadata_bytes.get();
         if metadata_bytes != 0 {
             let place = if identify.extended_blocks() {
@@ -160,7 +192,7 @@ impl<'a> Says<'a> {
             );
             return Err(NvmeError::Format { address: self.address.to_owned(), nsid, reason });
         }
-        Ok(format)
+        Ok(())
     }
 
     fn limits(

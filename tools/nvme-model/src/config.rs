@@ -51,6 +51,26 @@ pub struct NamespaceConfig {
     pub write_blocks: u16,
     /// NPDG and NPDA as one: preferred deallocate granularity in blocks; 0: not reported.
     pub deallocate_blocks: u16,
+    /// How much one Copy takes.
+    pub copy: CopyLimits,
+}
+
+/// How much one Copy takes (NVM command set 4.1.5.1).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct CopyLimits {
+    /// MSSRL: blocks of a source range, at least 1.
+    pub range_blocks: u16,
+    /// MCL: blocks of all source ranges, at least 1.
+    pub blocks: u32,
+    /// MSRC: source ranges, less one.
+    pub ranges_less_one: u8,
+}
+
+impl Default for CopyLimits {
+    /// 128 ranges of up to 128 blocks, 1,024 blocks together.
+    fn default() -> CopyLimits {
+        CopyLimits { range_blocks: 128, blocks: 1024, ranges_less_one: 127 }
+    }
 }
 
 impl NamespaceConfig {
@@ -78,6 +98,7 @@ impl NamespaceConfig {
             io_boundary_blocks: 0,
             write_blocks: 0,
             deallocate_blocks: 0,
+            copy: CopyLimits::default(),
         }
     }
 
@@ -124,6 +145,18 @@ pub struct ModelConfig {
     pub write_zeroes: bool,
     /// Whether there is Verify.
     pub verify: bool,
+    /// Whether there is Write Uncorrectable.
+    pub write_uncorrectable: bool,
+    /// Whether there is Copy, with descriptors of format 0.
+    pub copy: bool,
+    /// Whether Compare and Write can be fused. Not over nodes, and not together with faults.
+    pub fused: bool,
+    /// VSL: the largest Verify as a power of two of 4 KiB pages; 0: no limit.
+    pub vsl: u8,
+    /// WUSL: the largest Write Uncorrectable as a power of two of 4 KiB pages; 0: no limit.
+    pub wusl: u8,
+    /// AWUN, AWUPF and ACWU as one: blocks that are written atomically, at least 1.
+    pub atomic_blocks: u16,
     /// Whether there are shadow doorbells (Doorbell Buffer Config).
     pub shadow_doorbells: bool,
     /// Whether the I/O commands take SGLs.
@@ -167,6 +200,12 @@ impl ModelConfig {
             deallocate: true,
             write_zeroes: true,
             verify: true,
+            write_uncorrectable: true,
+            copy: true,
+            fused: false,
+            vsl: 0,
+            wusl: 0,
+            atomic_blocks: 8,
             shadow_doorbells: false,
             sgls: false,
             wzsl: 0,
@@ -198,6 +237,10 @@ impl ModelConfig {
             range("the maximum page size shift", self.max_page_shift.into(), 0, 4),
             range("MDTS", self.mdts.into(), 0, 20),
             range("WZSL", self.wzsl.into(), 0, 20),
+            range("VSL", self.vsl.into(), 0, 20),
+            range("WUSL", self.wusl.into(), 0, 20),
+            range("the number of blocks written atomically", self.atomic_blocks.into(), 1, 65_535),
+            self.check_fused(),
             if self.shadow_doorbells {
                 range("the bytes of the shadow doorbells", pages_of_shadow, 1, 4096)
             } else {
@@ -216,6 +259,15 @@ impl ModelConfig {
 
 impl ModelConfig {
     /// A node's commands end in another lane, where no fault is made.
+    fn check_fused(&self) -> Result<(), DeviceError> {
+        let nodes = self.namespaces.iter().any(|one| one.backing == NamespaceBacking::Node);
+        if self.fused && (nodes || !self.faults.rules.is_empty()) {
+            let expected = "0: neither over nodes nor together with faults are commands fused".to_owned();
+            return Err(DeviceError::Config { what: "whether commands are fused", value: 1, expected });
+        }
+        Ok(())
+    }
+
     pub(crate) fn check_faults(&self, faults: &FaultScript) -> Result<(), DeviceError> {
         let nodes = self.namespaces.iter().any(|one| one.backing == NamespaceBacking::Node);
         if nodes && !faults.rules.is_empty() {
@@ -229,6 +281,8 @@ impl ModelConfig {
 impl NamespaceConfig {
     fn validate(&self) -> Result<(), DeviceError> {
         range("the block size shift of a namespace", self.lba_shift.into(), 9, 16)?;
+        range("MSSRL of a namespace", self.copy.range_blocks.into(), 1, 65_535)?;
+        range("MCL of a namespace", self.copy.blocks.into(), 1, u32::MAX.into())?;
         range("the size of a namespace", self.size_bytes, 1 << self.lba_shift, i64::MAX as u64)
     }
 }

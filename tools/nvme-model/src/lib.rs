@@ -42,7 +42,7 @@ pub mod wire;
 mod worker;
 
 pub use bus::ModelBus;
-pub use config::{Idle, ModelConfig, NamespaceBacking, NamespaceConfig};
+pub use config::{CopyLimits, Idle, ModelConfig, NamespaceBacking, NamespaceConfig};
 pub use device::{Device, DeviceError, DoorbellMemory, Region};
 pub use fault::{Fault, FaultRule, FaultScript, FaultTextError, Notice, Span, What, When, WrongCid};
 pub use model::Model;

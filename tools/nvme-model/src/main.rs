@@ -54,6 +54,9 @@ struct Cli {
     /// Take scatter gather lists for data.
     #[arg(long)]
     sgls: bool,
+    /// Let Compare and Write be fused. Not with file: namespaces, and not with faults.
+    #[arg(long)]
+    fused: bool,
     /// Have no volatile write cache.
     #[arg(long)]
     no_write_cache: bool,
@@ -134,6 +137,7 @@ impl Cli {
             write_cache: !self.no_write_cache,
             shadow_doorbells: self.shadow_doorbells,
             sgls: self.sgls,
+            fused: self.fused,
             core: self.core,
             idle: if self.poll { Idle::Spin } else { Idle::BackOff },
             faults: FaultScript { seed: self.fault_seed, rules: self.faults.clone() },

@@ -99,6 +99,15 @@ impl Store {
         Ok(())
     }
 
+    /// Copies bytes within the store, through `scratch`.
+    pub(crate) fn copy(&self, from: u64, to: u64, scratch: &mut [u8]) -> Result<(), DmaError> {
+        self.copy_to(from, scratch)?;
+        match self {
+            Store::Null | Store::Zero | Store::Node(_) => Ok(()),
+            Store::Ram(arena) => arena.copy_from(to, scratch),
+        }
+    }
+
     /// Makes bytes zero, and gives their memory back if `deallocate`.
     pub(crate) fn zero(&self, at: u64, len_bytes: u64, deallocate: bool) -> Result<(), DmaError> {
         match self {

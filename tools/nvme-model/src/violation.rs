@@ -37,6 +37,8 @@ pub enum Rule {
     /// A register written out of turn: a queue register while enabled, CC.EN set before RDY was seen clear, a reserved
     /// bit, an access of a wrong size.
     Register,
+    /// A fused operation that is not one: a half is missing, or the halves do not fit together (base 3.4.2).
+    Fused,
     /// Commands out of order: queues asked for after queues were created, too many event requests.
     Sequence,
 }

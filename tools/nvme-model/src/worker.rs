@@ -382,7 +382,7 @@ impl Worker {
     #[inline]
     fn serve_io(&mut self) -> bool {
         let mut worked = self.nodes.outstanding() + self.late.len() > 0 && self.finish_held();
-        let Worker { shared, queues, view, io, nodes, vectors, errors, page_bytes, .. } = self;
+        let Worker { shared, queues, view, io, nodes, vectors, errors, page_bytes, late, .. } = self;
         let rules = PointerRules { page_bytes: *page_bytes, sgls: shared.config.sgls };
         let mut context = IoContext { shared, view, rules, nodes, queue: (0, 0) };
         for index in 0..queues.active_len() {
@@ -398,6 +398,7 @@ impl Worker {
                 }
             }
         }
+        late.append(&mut io.ended);
         worked
     }
 
@@ -443,6 +444,7 @@ fn serve_queue(
         cq.post(&Completion { result: 0, sq_head: sq.head as u16, sq_id: sq.id, cid, status });
         posted = true;
     }
+    io.end_batch(&Checker::new(&shared.violations, sq.id, 0));
     sq.cids.end_batch();
     posted
 }

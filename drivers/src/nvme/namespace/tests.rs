@@ -12,6 +12,7 @@ fn says() -> Says<'static> {
         min_page_shift: 12,
         commands: NvmCommands::WRITE_ZEROES | NvmCommands::DATASET_MANAGEMENT,
         sgl: true,
+        identify: Box::leak(Box::new(IdentifyController::new_zeroed())),
         nvm: Some((0, 0, 0)),
     }
 }

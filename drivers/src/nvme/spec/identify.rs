@@ -158,7 +158,7 @@ pub struct IdentifyController {
     pub nn: U32,
     /// ONCS, see [`NvmCommands`].
     pub oncs: U16,
-    /// FUSES.
+    /// FUSES: bit 0 says that Compare and Write may be fused.
     pub fuses: U16,
     /// FNA.
     pub fna: u8,
@@ -166,16 +166,16 @@ pub struct IdentifyController {
     pub vwc: u8,
     /// AWUN: blocks that are written atomically, counted from 0.
     pub awun: U16,
-    /// AWUPF.
+    /// AWUPF: the same across a loss of power.
     pub awupf: U16,
     /// ICSVSCC.
     pub icsvscc: u8,
     /// NWPC.
     pub nwpc: u8,
-    /// ACWU.
+    /// ACWU: blocks that a fused Compare and Write treats atomically, counted from 0.
     pub acwu: U16,
-    /// CDFS.
-    pub cdfs: U16,
+    /// OCFS: the formats of descriptors that Copy takes.
+    pub ocfs: U16,
     /// SGLS: what SGLs it takes.
     pub sgls: U32,
     /// MNAN.
@@ -193,7 +193,7 @@ pub struct IdentifyController {
 assert_layout!(IdentifyController, 4096, {
     vid: 0, sn: 4, mn: 24, fr: 64, mdts: 77, cntlid: 78, ver: 80, rtd3r: 84, rtd3e: 88, oaes: 92, ctratt: 96,
     cntrltype: 111, crdt: 128, oacs: 256, acl: 258, aerl: 259, lpa: 261, wctemp: 266, mtfa: 270, hmpre: 272,
-    tnvmcap: 280, sqes: 512, cqes: 513, maxcmd: 514, nn: 516, oncs: 520, vwc: 525, awun: 526, acwu: 532, sgls: 536,
+    tnvmcap: 280, sqes: 512, cqes: 513, maxcmd: 514, nn: 516, oncs: 520, vwc: 525, awun: 526, acwu: 532, ocfs: 534, sgls: 536,
     mnan: 540, subnqn: 768, power_states: 2048, vendor: 3072,
 });
 
@@ -226,6 +226,16 @@ impl IdentifyController {
             0b10 => SglSupport::Dwords,
             _ => SglSupport::None,
         }
+    }
+
+    /// FUSES bit 0: Compare and Write may be fused.
+    pub fn can_compare_and_write(&self) -> bool {
+        self.fuses.get() & 1 == 1
+    }
+
+    /// OCFS bit 0: Copy takes descriptors of format 0.
+    pub fn copies_format_0(&self) -> bool {
+        self.ocfs.get() & 1 == 1
     }
 
     /// VWC bit 0.

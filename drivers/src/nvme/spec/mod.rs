@@ -20,6 +20,7 @@ pub mod feature;
 pub mod identify;
 pub mod log;
 pub mod namespace;
+pub mod nvm;
 pub mod opcode;
 pub mod register;
 pub mod status;

@@ -47,17 +47,17 @@ pub struct IdentifyNamespace {
     pub fpi: u8,
     /// DLFEAT: what deallocated blocks read as.
     pub dlfeat: u8,
-    /// NAWUN.
+    /// NAWUN: blocks that are written atomically, counted from 0.
     pub nawun: U16,
-    /// NAWUPF.
+    /// NAWUPF: the same across a loss of power.
     pub nawupf: U16,
-    /// NACWU.
+    /// NACWU: blocks that a fused Compare and Write treats atomically, counted from 0.
     pub nacwu: U16,
-    /// NABSN.
+    /// NABSN: blocks between the boundaries that atomic writes may not cross, counted from 0; 0 for none.
     pub nabsn: U16,
-    /// NABO.
+    /// NABO: the first of these boundaries, in blocks.
     pub nabo: U16,
-    /// NABSPF.
+    /// NABSPF: as NABSN, across a loss of power.
     pub nabspf: U16,
     /// NOIOB: blocks that a transfer should not cross, 0 for none.
     pub noiob: U16,
@@ -121,6 +121,11 @@ impl IdentifyNamespace {
     /// FLBAS bit 4: metadata follows each block's data, instead of lying elsewhere.
     pub fn extended_blocks(&self) -> bool {
         self.flbas >> 4 & 1 == 1
+    }
+
+    /// NSFEAT bit 1 (NSABP): NAWUN, NAWUPF and NACWU hold for this namespace, instead of the controller's values.
+    pub fn has_atomics(&self) -> bool {
+        self.nsfeat >> 1 & 1 == 1
     }
 
     /// NSFEAT bit 4 (OPTPERF): NPWG, NPWA, NPDG, NPDA and NOWS are there.

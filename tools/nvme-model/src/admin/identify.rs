@@ -111,6 +111,10 @@ impl Worker {
         data.cqes = 0x44;
         data.nn = U32::new(config.namespaces.len() as u32);
         data.oncs = U16::new(oncs(config));
+        data.fuses = U16::new(u16::from(config.fused));
+        data.ocfs = U16::new(u16::from(config.copy));
+        let atomic = U16::new(config.atomic_blocks - 1);
+        (data.awun, data.awupf, data.acwu) = (atomic, atomic, atomic);
         // Bits 2:1: a flush may name all namespaces.
         data.vwc = 0b110 | u8::from(config.write_cache);
         data.sgls = U32::new(u32::from(config.sgls));
@@ -132,10 +136,12 @@ fn unknown(check: &Checker<'_>, which: u8, csi: u32) -> Status {
 fn oncs(config: &ModelConfig) -> u16 {
     let select = 1 << 4;
     u16::from(config.compare)
+        | u16::from(config.write_uncorrectable) << 1
         | u16::from(config.deallocate) << 2
         | u16::from(config.write_zeroes) << 3
         | select
         | u16::from(config.verify) << 7
+        | u16::from(config.copy) << 8
 }
 
 fn put_text(field: &mut [u8], text: &str) {
@@ -184,6 +190,9 @@ fn namespace_data(namespace: &Namespace, eui64: [u8; 8]) -> Vec<u8> {
         (blocks, blocks, blocks)
     };
     (data.npdg, data.npda) = (less_one(config.deallocate_blocks), less_one(config.deallocate_blocks));
+    data.mssrl = U16::new(config.copy.range_blocks);
+    data.mcl = U32::new(config.copy.blocks);
+    data.msrc = config.copy.ranges_less_one;
     data.eui64 = eui64;
     data.nguid[..8].copy_from_slice(&eui64);
     data.lbaf[0] = LbaFormat { ms: U16::new(config.metadata_bytes), lbads: config.lba_shift, rp: 0 };
@@ -210,7 +219,9 @@ fn descriptors(eui64: [u8; 8]) -> Vec<u8> {
 
 fn nvm_controller(config: &ModelConfig) -> Vec<u8> {
     let mut data = NvmController::new_zeroed();
+    data.vsl = config.vsl;
     data.wzsl = config.wzsl;
+    data.wusl = config.wusl;
     data.dmrl = config.dmrl;
     data.dmrsl = U32::new(config.dmrsl);
     data.dmsl = U64::new(config.dmsl);

@@ -166,6 +166,8 @@ impl Worker {
             (nvm::WRITE_ZEROES, CSUPP | LBCC, config.write_zeroes),
             (nvm::DATASET_MANAGEMENT, CSUPP | LBCC, config.deallocate),
             (nvm::VERIFY, CSUPP, config.verify),
+            (nvm::WRITE_UNCORRECTABLE, CSUPP | LBCC, config.write_uncorrectable),
+            (nvm::COPY, CSUPP | LBCC, config.copy),
         ];
         for (opcode, effects, _) in io.into_iter().filter(|(_, _, offered)| *offered) {
             put(1024, opcode, effects);

@@ -3,6 +3,9 @@
 //! Invariants: a range is checked before anything moves; data moves between the host's memory and the namespace without a
 //! copy in between; nothing is allocated for a command once the scratch lists have grown.
 
+mod bad;
+mod copy;
+mod fused;
 mod held;
 mod ranges;
 
@@ -10,7 +13,7 @@ use crate::check::Checker;
 use crate::data::{PointerRules, Segments};
 use crate::memory::View;
 use crate::namespace::{Namespace, Store};
-use crate::node::{Nodes, Work};
+use crate::node::{Nodes, Token, Work};
 use crate::shared::Shared;
 use crate::violation::Rule;
 use crate::wire::command::{Command, NSID_ALL, nvm};
@@ -42,6 +45,12 @@ pub(crate) struct Io {
     counters: Vec<Counters>,
     /// For looking at data: ranges, and both sides of a comparison.
     scratch: [Vec<u8>; 2],
+    /// Blocks that Write Uncorrectable made bad.
+    bad: bad::BadBlocks,
+    /// The first half of a fused operation, whose second half comes next.
+    first_half: Option<(Token, Command)>,
+    /// Commands that were held and have ended, for the worker to take.
+    pub(crate) ended: Vec<(Token, Status)>,
 }
 
 /// The bits of double word 12 that Read and Write define here: blocks, protection information (without effect on formats
@@ -75,6 +84,9 @@ impl Io {
             segments: Segments::default(),
             counters: vec![Counters::default(); namespaces],
             scratch: [Vec::new(), Vec::new()],
+            bad: bad::BadBlocks::default(),
+            first_half: None,
+            ended: Vec::new(),
         }
     }
 
@@ -96,13 +108,31 @@ impl Io {
         context: &mut IoContext<'_>,
         check: &Checker<'_>,
     ) -> Option<Status> {
-        // Fused operations are not offered; with PSDT and the reserved bits they are the rare case.
+        // With PSDT and the reserved bits they are the rare case.
         let (fuse, flags) = (command.fuse(), command.reserved_flags());
-        if fuse | flags != 0 {
-            check.note(Rule::ReservedField, format!("FUSE is {fuse}, the reserved flags {flags:#x}"));
-            if fuse != 0 {
-                return Some(Status::INVALID_FIELD.dnr());
+        if fuse | flags != 0 || self.first_half.is_some() {
+            if flags != 0 {
+                check.note(Rule::ReservedField, format!("the reserved flags are {flags:#x}"));
             }
+            if fuse != 0 || self.first_half.is_some() {
+                return self.fused(fuse, command, context, check);
+            }
+        }
+        self.carry_out_alone(command, context, check)
+    }
+
+    /// Carries out a command that is no part of a fused operation, or as if it were none.
+    #[inline]
+    fn carry_out_alone(
+        &mut self,
+        command: &Command,
+        context: &mut IoContext<'_>,
+        check: &Checker<'_>,
+    ) -> Option<Status> {
+        if !self.bad.is_empty()
+            && let Err(status) = self.bad.look(command)
+        {
+            return Some(status);
         }
         let config = &context.shared.config;
         let result = match command.opcode() {
@@ -113,6 +143,10 @@ impl Io {
             nvm::WRITE_ZEROES if config.write_zeroes => write_zeroes(command, context, check),
             nvm::DATASET_MANAGEMENT if config.deallocate => self.dataset_management(command, context, check),
             nvm::VERIFY if config.verify => verify(command, context, check),
+            nvm::WRITE_UNCORRECTABLE if config.write_uncorrectable => {
+                self.write_uncorrectable(command, context, check)
+            }
+            nvm::COPY if config.copy => self.copy(command, context, check),
             opcode => {
                 let text = format!("the controller has no I/O command {opcode:02x}h");
                 Err(check.refuse(Status::INVALID_OPCODE, Rule::Opcode, text))
@@ -237,6 +271,15 @@ fn within(first: u64, count: u64, namespace: &Namespace, check: &Checker<'_>) ->
     Ok(Blocks { at: first << shift, len_bytes: count << shift })
 }
 
+/// Whether so many bytes are within a limit in powers of two of 4 KiB pages, 0 for none.
+fn within_limit(limit: &str, exponent: u8, len_bytes: u64, check: &Checker<'_>) -> Result<(), Status> {
+    if exponent == 0 || len_bytes <= 4096 << exponent {
+        return Ok(());
+    }
+    let text = format!("{len_bytes} bytes; {limit} allows {}", 4096_u64 << exponent);
+    Err(check.refuse(Status::INVALID_FIELD, Rule::Range, text))
+}
+
 /// Flush (base 7.1): what is kept here is as stable as RAM is.
 fn flush(command: &Command, context: &mut IoContext<'_>, check: &Checker<'_>) -> Result<Step, Status> {
     check.reserved(command, 2, &[0; 14]);
@@ -261,11 +304,7 @@ fn write_zeroes(command: &Command, context: &mut IoContext<'_>, check: &Checker<
     check.reserved(command, 12, &[DWORD12 | DEALLOCATE, 0]);
     let namespace = namespace(command.nsid(), context.shared, check)?;
     let blocks = range(command, namespace, check)?;
-    let wzsl = context.shared.config.wzsl;
-    if wzsl != 0 && blocks.len_bytes > 4096 << wzsl {
-        let text = format!("{} bytes of zeroes; WZSL allows {}", blocks.len_bytes, 4096_u64 << wzsl);
-        return Err(check.refuse(Status::INVALID_FIELD, Rule::Range, text));
-    }
+    within_limit("WZSL", context.shared.config.wzsl, blocks.len_bytes, check)?;
     let deallocate = command.dword(12) & DEALLOCATE != 0;
     if let Store::Node(node) = namespace.store {
         let work = Work::Zero { may_unmap: deallocate };
@@ -280,5 +319,7 @@ fn verify(command: &Command, context: &IoContext<'_>, check: &Checker<'_>) -> Re
     check.reserved(command, 2, &[0; 8]);
     check.reserved(command, 12, &[DWORD12, 0]);
     let namespace = namespace(command.nsid(), context.shared, check)?;
-    range(command, namespace, check).map(|_| Step::Done)
+    let blocks = range(command, namespace, check)?;
+    within_limit("VSL", context.shared.config.vsl, blocks.len_bytes, check)?;
+    Ok(Step::Done)
 }

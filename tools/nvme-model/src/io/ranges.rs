@@ -61,7 +61,7 @@ impl Io {
             return Err(check.refuse(Status::INVALID_FIELD, Rule::Range, text));
         }
         let mut list = std::mem::take(&mut self.scratch[0]);
-        let result = self.read_list(&mut list, count, command, context, check).and_then(|()| {
+        let result = self.read_list(&mut list, count * RANGE_BYTES, command, context, check).and_then(|()| {
             let (ranges, _) = list.as_chunks::<RANGE_BYTES>();
             let mut total = 0;
             for range in ranges {
@@ -100,15 +100,15 @@ impl Io {
         result
     }
 
-    fn read_list(
+    pub(super) fn read_list(
         &mut self,
         list: &mut Vec<u8>,
-        count: usize,
+        len_bytes: usize,
         command: &Command,
         context: &mut IoContext<'_>,
         check: &Checker<'_>,
     ) -> Result<(), Status> {
-        list.resize(count * RANGE_BYTES, 0);
+        list.resize(len_bytes, 0);
         self.segments.of_command(command, list.len(), context.rules, context.view, check)?;
         let mut rest = &mut list[..];
         for segment in self.segments.list() {

@@ -86,6 +86,7 @@ async fn carry_out(channels: &[Channel], job: &Job) -> Status {
             }
             status(result, Status::WRITE_FAULT)
         }
+        Work::Copy { to } => copy(channel, job, to).await,
         Work::Flush { all: false } => status(channel.flush().await, Status::WRITE_FAULT),
         Work::Flush { all: true } => {
             let mut result = Ok(());
@@ -103,6 +104,29 @@ fn status(result: IoResult, failed: Status) -> Status {
         Err(IoError { errno: Errno::ENOSPC, .. }) => Status::CAPACITY_EXCEEDED.dnr(),
         Err(_) => failed,
     }
+}
+
+/// Copies the job's ranges through a buffer, piece by piece.
+async fn copy(channel: &Channel, job: &Job, mut to: u64) -> Status {
+    const PIECE_BYTES: u64 = 1 << 20;
+    for (mut from, mut left) in job.ranges.iter().copied() {
+        while left > 0 {
+            let step = left.min(PIECE_BYTES);
+            let Ok(buffer) = DmaBuffer::new(step as usize, 4096, Backing::Pages) else {
+                return Status::INTERNAL_ERROR;
+            };
+            let (result, buffer) = channel.read_at(from, IoBuf::from(buffer)).await;
+            if result.is_err() {
+                return Status::READ_ERROR;
+            }
+            let (result, _) = channel.write_at(to, buffer).await;
+            if result.is_err() {
+                return status(result, Status::WRITE_FAULT);
+            }
+            (from, to, left) = (from + step, to + step, left - step);
+        }
+    }
+    Status::SUCCESS
 }
 
 /// Reads the node's bytes aside and compares them with the host's.

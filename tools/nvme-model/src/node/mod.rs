@@ -42,6 +42,10 @@ pub(crate) enum Work {
         may_unmap: bool,
     },
     Discard,
+    /// Of the ranges, one after the other, to this offset in bytes.
+    Copy {
+        to: u64,
+    },
     /// Of this node, or all of them.
     Flush {
         all: bool,

@@ -86,7 +86,7 @@ pub struct Controller {
     pub icsvscc: u8,
     pub nwpc: u8,
     pub acwu: U16,
-    pub cdfs: U16,
+    pub ocfs: U16,
     pub sgls: U32,
     pub mnan: U32,
     pub reserved_544: [u8; 224],

@@ -31,6 +31,8 @@ impl Status {
     pub const INTERNAL_ERROR: Status = generic(0x06);
     pub const ABORT_REQUESTED: Status = generic(0x07);
     pub const ABORTED_SQ_DELETION: Status = generic(0x08);
+    pub const FAILED_FUSED: Status = generic(0x09);
+    pub const MISSING_FUSED: Status = generic(0x0A);
     pub const INVALID_NAMESPACE: Status = generic(0x0B);
     pub const COMMAND_SEQUENCE: Status = generic(0x0C);
     pub const INVALID_SGL_SEGMENT: Status = generic(0x0D);
@@ -50,6 +52,8 @@ impl Status {
     pub const INVALID_QUEUE_DELETION: Status = specific(0x0C);
     pub const FEATURE_NOT_SAVEABLE: Status = specific(0x0D);
     pub const FEATURE_NOT_CHANGEABLE: Status = specific(0x0E);
+
+    pub const SIZE_LIMIT: Status = specific(0x83);
 
     pub const WRITE_FAULT: Status = media(0x80);
     pub const READ_ERROR: Status = media(0x81);
