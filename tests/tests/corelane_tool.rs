@@ -101,3 +101,73 @@ fn what_cannot_be_opened_is_named() {
         assert!(output.stdout.is_empty());
     }
 }
+
+fn nvme(arguments: &[&str]) -> String {
+    run(own_program("corelane").arg("nvme").args(arguments))
+}
+
+#[test]
+fn nvme_asks_a_model_what_it_is() {
+    let json = |arguments: &[&str]| -> Value {
+        let printed = nvme(&[arguments, &["-o", "json"]].concat());
+        serde_json::from_str(&printed).unwrap_or_else(|err| panic!("{err} in {printed}"))
+    };
+    let controller = json(&["id-ctrl", "model:64m"]);
+    assert_eq!(controller["sn"], "CL00000001          ");
+    assert_eq!(controller["tnvmcap"], "0");
+    assert_eq!(json(&["id-ns", "model:64m"])["nsze"], (64 << 20) / 4096);
+    assert_eq!(json(&["list-ns", "model:64m"])["nsid_list"][0]["nsid"], 1);
+    assert_eq!(json(&["list", "model:64m"])["Devices"][0]["PhysicalSize"], 64 << 20);
+    assert!(json(&["smart-log", "model:64m"])["data_units_read"].is_string());
+    // The tool asks for one pair of queues, which is counted from 0.
+    assert_eq!(json(&["get-feature", "model:64m", "-f", "0x07"])["value"], 0);
+    let dump = nvme(&["get-log", "model:64m", "-i", "2", "-l", "16"]);
+    assert!(dump.starts_with("Device:model:64m log-id:2 namespace-id:0xffffffff\n"), "{dump}");
+    let read = nvme(&["io-passthru", "model:64m", "-O", "2", "-r", "-l", "8192", "--cdw12=1"]);
+    assert_eq!(read.lines().count(), 2 + 512, "a line, the head, and 16 bytes a line");
+}
+
+#[test]
+fn nvme_says_what_a_controller_refuses_and_what_it_does_not_send() {
+    let Some(scratch) = Scratch::new() else { return };
+    let missing = scratch.path().join("missing").display().to_string();
+    for (arguments, expected) in [
+        (&["admin-passthru", "model:64m", "-O", "0xff"][..], "NVMe status: Invalid Command Opcode"),
+        (&["admin-passthru", "model:64m", "-O", "0"], "opcode"),
+        (&["admin-passthru", "model:64m", "-O", "6", "-l", "4096"], "--read or --write"),
+        (&["format", "model:64m", "--force"], "-n NSID"),
+        (&["format", "model:64m", "-n", "1", "-b", "100", "--force"], "block size"),
+        (&["id-ctrl", "nonsense"], "'nonsense' names no NVMe controller"),
+        (&["id-ctrl", "model:nonsense"], "model:nonsense"),
+        (&["id-ctrl", "/dev/null"], "/dev/null"),
+        (&["set-feature", "model:64m", "-f", "1", "-V", "0", "-d", &missing], "missing"),
+    ] {
+        let output = own_program("corelane").arg("nvme").args(arguments).output().unwrap();
+        let complaint = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {complaint}");
+        assert!(complaint.contains(expected) && complaint.lines().count() == 1, "{complaint}");
+    }
+}
+
+#[test]
+fn there_is_a_manual_page_for_every_command() {
+    let Some(scratch) = Scratch::new() else { return };
+    let folder = scratch.path().join("man");
+    run(own_program("corelane").arg("man").arg("--dir").arg(&folder));
+    for page in
+        ["corelane", "corelane-device-bind", "corelane-nvme-id-ctrl", "corelane-nvme-zns-report-zones"]
+    {
+        let text = std::fs::read_to_string(folder.join(format!("{page}.1"))).unwrap();
+        assert!(text.contains(".SH NAME") && text.contains(".SH OPTIONS"), "{page}: {text}");
+    }
+}
+
+#[test]
+fn the_doctor_tells_by_its_exit_status_whether_all_is_well() {
+    let output = own_program("corelane").args(["device", "doctor", "-o", "json"]).output().unwrap();
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let checks = report["checks"].as_array().unwrap();
+    let bad = checks.iter().filter(|check| check["health"] == "bad").count();
+    assert_eq!(output.status.code(), Some(i32::from(bad > 0)), "{report}");
+    assert!(checks.iter().all(|check| check["health"] == "ok" || check["mend"].is_string()), "{report}");
+}

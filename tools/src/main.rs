@@ -2,13 +2,15 @@
 
 mod device;
 mod info;
+mod man;
 mod map;
+mod nvme;
 mod output;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use corelane_drivers::file::{CacheMode, DiscardMode, FileDriver, FileOptions, Locking};
 use corelane_engine::block::BlockError;
 
@@ -29,6 +31,11 @@ enum Command {
     /// List NVMe controllers, give them to Corelane and back, reserve huge pages, check the machine.
     #[command(subcommand)]
     Device(device::Device),
+    /// Talk to NVMe controllers, as nvme-cli does: behind VFIO, of a vfio-user server, models, and the kernel's own.
+    #[command(subcommand)]
+    Nvme(nvme::Nvme),
+    /// Write the manual pages of all commands.
+    Man(man::Man),
 }
 
 /// An image to open for reading, and how to print what is found.
@@ -73,6 +80,10 @@ enum ToolError {
     Block(#[from] BlockError),
     #[error(transparent)]
     Device(#[from] device::DeviceError),
+    #[error(transparent)]
+    Nvme(#[from] nvme::NvmeToolError),
+    #[error("cannot write manual pages to {}: {source}", path.display())]
+    Man { path: PathBuf, source: std::io::Error },
     #[error("cannot print: {0}")]
     Print(#[from] std::io::Error),
     #[error("cannot print: {0}")]
@@ -85,6 +96,8 @@ fn main() -> ExitCode {
         Command::Info(image) => info::run(image).map(|()| true),
         Command::Map(image) => map::run(image).map(|()| true),
         Command::Device(command) => device::run(command),
+        Command::Nvme(command) => nvme::run(command).map(|()| true),
+        Command::Man(man) => man::run(Cli::command(), man).map(|()| true),
     };
     match outcome {
         // Whoever reads the output has seen enough.

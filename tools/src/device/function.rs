@@ -142,7 +142,7 @@ fn disk(host: &Host, controller: &std::path::Path, entry: &str) -> Option<Disk> 
 
 /// The block device that belongs to an entry of a controller's folder. `nvme0n1` is one itself; `nvme0c1n1` is the path
 /// of one controller to the namespace that all see as `nvme0n1` (the kernel's NVMe multipath).
-fn disk_name(entry: &str) -> Option<String> {
+pub fn disk_name(entry: &str) -> Option<String> {
     let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     let (before, namespace) = entry.strip_prefix("nvme")?.rsplit_once('n')?;
     let (instance, path) = before.split_once('c').map_or((before, None), |(a, b)| (a, Some(b)));

@@ -18,6 +18,7 @@ use corelane_dma::vfio::PciAddress;
 use serde::Serialize;
 
 pub use error::DeviceError;
+pub use function::disk_name;
 
 use crate::output::print_json;
 use crate::{Form, ToolError};

@@ -1,0 +1,4 @@
+//! What controllers answer, as people and programs read it.
+
+pub mod identify;
+pub mod log;
