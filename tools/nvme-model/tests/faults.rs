@@ -341,3 +341,23 @@ fn a_controller_over_nodes_has_no_faults() {
     let config = ModelConfig { faults, ..ModelConfig::new(vec![NamespaceConfig::node()]) };
     assert!(config.validate().unwrap_err().to_string().contains("memory only"));
 }
+
+#[test]
+fn fused_halves_end_together_whatever_the_script() {
+    let mut host =
+        Initiator::new(ModelConfig { fused: true, ..ModelConfig::new(vec![NamespaceConfig::ram(1 << 20)]) });
+    host.make_pair(1, 16);
+    script_of(&host, "io=drop");
+    host.put(DATA, &[0; 4096]);
+    host.put(DATA + 4096, &[7; 4096]);
+    let half = |command: Cmd, half: u32| command.set(0, command.0[0] | half << 8);
+    let compare = half(Cmd::new(5, 1).prp(DATA, 0).blocks(3, 1), 1);
+    let write = half(Cmd::new(1, 1).prp(DATA + 4096, 0).blocks(3, 1), 2);
+    let cids = send(&mut host, 1, &[compare, write]);
+    let done = [host.wait(1), host.wait(1)];
+    assert_eq!(done.map(|done| (done.cid, done.status)), [(cids[0], 0), (cids[1], 0)]);
+    script_of(&host, "io:1000=drop");
+    assert_eq!(host.run(1, read(3)).status, 0);
+    assert!(host.bytes(DATA, 4096) == [7; 4096]);
+    host.assert_clean();
+}

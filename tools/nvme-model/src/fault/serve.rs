@@ -59,6 +59,8 @@ impl Worker {
     #[cold]
     pub(crate) fn serve_with_faults(&mut self) -> bool {
         let mut worked = self.finish_due();
+        self.late.append(&mut self.io.ended);
+        worked |= !self.late.is_empty() && self.finish_held();
         worked |= self.deliver_events_and_signal();
         worked |= self.serve_one_queue(0);
         let ids: Vec<u16> = (1..=self.queues.max_id()).filter(|id| self.queues.sq(*id).is_some()).collect();
@@ -83,6 +85,9 @@ impl Worker {
             worked = true;
             posted |= self.serve_one(id, serial, &command);
         }
+        if id != 0 {
+            self.io.end_batch(&Checker::new(&self.shared.violations, id, 0));
+        }
         if let Some((sq, cq)) = self.queues.pair(id) {
             sq.cids.end_batch();
             if let Some(vector) = cq.vector.filter(|_| posted) {
@@ -101,7 +106,12 @@ impl Worker {
             let status = cid_conflict(&check);
             return self.post_altered(id, command, (status, 0), Alteration::default());
         }
-        let Some(fault) = self.faults.of_command(id, command, &self.shared.namespaces) else {
+        // The halves of a fused operation end together, as they are.
+        let fault = match command.fuse() {
+            0 => self.faults.of_command(id, command, &self.shared.namespaces),
+            _ => None,
+        };
+        let Some(fault) = fault else {
             return self.carry_out_and_post(id, command, Alteration::default());
         };
         tracing::debug!(queue = id, cid, opcode = command.opcode(), ?fault, "a fault");
@@ -230,9 +240,12 @@ impl Worker {
     fn carry_out_and_post(&mut self, id: u16, command: &Command, alteration: Alteration) -> bool {
         match self.execute(id, command) {
             Some(ended) => self.post_altered(id, command, ended, alteration),
-            // It is an event request, and waits.
+            // It is an event request or a half of a fused operation, and waits.
             None => {
                 self.keep_cid(id);
+                if let Some(sq) = self.queues.sq(id).filter(|_| id != 0) {
+                    sq.held += 1;
+                }
                 false
             }
         }
