@@ -8,6 +8,7 @@ use corelane_dma::CellArray;
 use crate::doorbells::{head_cell, tail_cell};
 use crate::memory::View;
 use crate::queue::{CompletionQueue, Place, SubmissionQueue, ring};
+use crate::violation::Violations;
 
 /// The host's copies of the doorbells (base 5.8, Doorbell Buffer Config).
 #[derive(Clone, Debug)]
@@ -133,6 +134,11 @@ impl Queues {
             }
         }
         lost
+    }
+
+    /// Whether the host has rung for entries that were not fetched.
+    pub(crate) fn are_used(&mut self, violations: &Violations) -> bool {
+        self.sqs.iter_mut().flatten().any(|sq| sq.tail(violations) != sq.head)
     }
 
     /// Reads the doorbells of I/O queues from the host's memory from now on.

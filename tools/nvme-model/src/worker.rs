@@ -22,7 +22,7 @@ use crate::interrupt::{Vectors, signal};
 use crate::io::{Io, IoContext};
 use crate::memory::View;
 use crate::node::{Nodes, Token};
-use crate::queue::{CompletionQueue, SubmissionQueue};
+use crate::queue::{CompletionQueue, Place, SubmissionQueue};
 use crate::queues::Queues;
 use crate::shared::{Control, Shared};
 use crate::violation::{Rule, Violation};
@@ -39,6 +39,10 @@ pub(crate) enum State {
     Starting(Instant),
     /// Commands are served.
     Ready,
+    /// As ready, but the memory of a queue is not mapped. As for a device behind an IOMMU, that is a fault only when the queue
+    /// is used before the memory comes back: QEMU takes all of it away and gives it back when a firmware changes what lies
+    /// where below 1 MiB.
+    CutOff,
     /// CC.EN is 0, but nodes still use the host's memory; CSTS stays as it was until they do not.
     Stopping,
     /// CSTS.CFS is set; nothing is served until the host disables the controller.
@@ -69,6 +73,8 @@ pub(crate) struct Worker {
     pub(crate) surprised: bool,
     /// The host wants the controller disabled, and no fault is against it.
     pub(crate) disable_due: bool,
+    /// Queues whose memory is not mapped.
+    cut_off: Vec<(u16, Place)>,
     seen: u64,
     memory_seen: u64,
 }
@@ -101,6 +107,7 @@ impl Worker {
             spoil: None,
             surprised: false,
             disable_due: false,
+            cut_off: Vec::new(),
             // Generation 0 is what was before the thread; it takes over once in any case.
             seen: u64::MAX,
             memory_seen: 0,
@@ -156,6 +163,7 @@ impl Worker {
                 }
                 done
             }
+            State::CutOff => self.follow_cut_off() || self.follow_time(),
             State::Disabled | State::Failed => self.follow_time(),
         }
     }
@@ -233,7 +241,7 @@ impl Worker {
     }
 
     fn become_ready(&mut self) {
-        self.state = State::Ready;
+        self.state = if self.cut_off.is_empty() { State::Ready } else { State::CutOff };
         self.shared.control().registers.csts |= CSTS_RDY;
     }
 
@@ -247,6 +255,7 @@ impl Worker {
     pub(crate) fn drop_queues(&mut self) {
         self.state = if self.jobs_are_done() { State::Disabled } else { State::Stopping };
         self.queues.clear();
+        self.cut_off.clear();
         self.late.clear();
         self.features = Features::new(&self.shared.config);
         self.events = Events::default();
@@ -259,21 +268,33 @@ impl Worker {
         (0..cells.len()).for_each(|cell| cells.store(cell, 0));
     }
 
-    /// Finds the queues' memory again after mappings changed. A queue without memory is the end.
+    /// Finds the queues' memory again after mappings changed.
     fn check_queue_memory(&mut self) {
-        let lost = self.queues.map_again(&mut self.view);
-        for (queue, place) in &lost {
-            let detail = format!("the memory of a queue in use at {:#x} was unmapped", place.iova);
+        self.cut_off = self.queues.map_again(&mut self.view);
+        self.state = match self.state {
+            State::Ready if !self.cut_off.is_empty() => State::CutOff,
+            State::CutOff if self.cut_off.is_empty() => State::Ready,
+            state => state,
+        };
+    }
+
+    /// A queue that is used without its memory is the end. Returns whether one is.
+    fn follow_cut_off(&mut self) -> bool {
+        let finishes = self.nodes.outstanding() + self.late.len() > 0;
+        if !finishes && !self.queues.are_used(&self.shared.violations) {
+            return false;
+        }
+        for (queue, place) in std::mem::take(&mut self.cut_off) {
+            let detail = format!("the memory of a queue in use at {:#x} is not mapped", place.iova);
             self.shared.violations.add(Violation {
                 rule: Rule::DmaFault,
-                queue: Some(*queue),
+                queue: Some(queue),
                 cid: None,
                 detail,
             });
         }
-        if !lost.is_empty() {
-            self.fail();
-        }
+        self.fail();
+        true
     }
 
     /// Looks at the doorbells that serving does not look at: of queues that do not exist, and of completion queues with

@@ -99,13 +99,19 @@ impl Initiator {
         let model = Model::with_nodes(config, nodes).unwrap();
         let region = MemRegion::from_buffer(DmaBuffer::new(MEMORY_BYTES, 4096, Backing::Pages).unwrap());
         let memory = DeviceMemory::of(&region);
-        model.dma_map(IOVA, memory.clone()).unwrap();
         let shared = model.doorbell_memory();
         let len = shared.len_bytes as usize;
         let mapped = DeviceMemory::map_fd(shared.fd, shared.fd_offset_bytes, len, true).unwrap();
         let doorbells = CellArray::new(mapped, stride, len / stride).unwrap();
         let pairs = std::iter::repeat_with(|| None).take(66).collect();
-        Initiator { model, memory, doorbells, pairs, next_cid: 1 }
+        let initiator = Initiator { model, memory, doorbells, pairs, next_cid: 1 };
+        initiator.map_memory();
+        initiator
+    }
+
+    /// Maps all memory for the controller.
+    pub fn map_memory(&self) {
+        self.model.dma_map(IOVA, self.memory.clone()).unwrap();
     }
 
     /// A controller that is ready for admin commands.
