@@ -30,7 +30,14 @@ fn run(case: &'static Case, arguments: &Arguments) -> Result<(), Failed> {
             return Ok(());
         }
     };
-    if case.machine.programs.iter().any(|program| foreign_program(program).is_none()) {
+    if let Err(lacking) = session.system().can_run(case.machine) {
+        skip(Lack::VirtualMachine, lacking);
+        return Ok(());
+    }
+    // A machine that is served has its programs from elsewhere.
+    if case.machine.served.is_empty()
+        && case.machine.programs.iter().any(|program| foreign_program(program).is_none())
+    {
         return Ok(());
     }
     let outcome = session.outcome(case);

@@ -74,7 +74,8 @@ fn shell(name: &str) -> Result<bool, Error> {
     let machine = cases::all().map(|case| case.machine).find(|machine| machine.name == name);
     let machine = machine.ok_or("no such machine; `vm list` lists them in its first column")?;
     let folder = tempfile::tempdir_in(corelane_tests::vm::folder())?;
-    let mut command = Boot::new(machine, &system, folder.path())?.shell()?;
+    system.can_run(machine).map_err(|lacking| lacking.to_string())?;
+    let boot = Boot::new(machine, &system, folder.path())?;
     println!("Ctrl-a x ends QEMU; the cases are `/init NAME`");
-    Ok(command.status()?.success())
+    Ok(boot.shell()?.success())
 }

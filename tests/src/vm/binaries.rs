@@ -1,4 +1,4 @@
-//! Our own programs for the guest, linked statically, so that they need nothing there.
+//! Our own programs for the guest, and the one that serves it controllers, linked statically, so that they need nothing there.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -14,6 +14,8 @@ const TARGET: &str = "x86_64-unknown-linux-gnu";
 pub const GUEST: &str = "vm-guest";
 /// What tests run in the guest beside it.
 pub const OWN: [&str; 2] = ["corelane", "corelane-bench"];
+/// What the host runs for a guest: the server of controllers.
+pub const SERVER: &str = "nvme-model";
 
 /// The folder that the programs are in, built from the tree as it is now.
 ///
@@ -52,7 +54,7 @@ pub fn build() -> Result<PathBuf, String> {
         "--config",
         &flags,
     ]);
-    for name in OWN.iter().chain([&GUEST]) {
+    for name in OWN.iter().chain([&GUEST, &SERVER]) {
         cargo.args(["--bin", name]);
     }
     for variable in ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "CARGO_BUILD_TARGET"] {

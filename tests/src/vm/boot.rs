@@ -1,11 +1,14 @@
 //! One boot of a machine: run cases in it until they are through, or one of them brings it down.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
 use std::time::Duration;
 
+use super::host::Host;
 use super::protocol::{FromGuest, Outcome, ToGuest};
 use super::qemu::{self, Files, Qemu, Silence};
+use super::servers::Servers;
 use super::{Case, Machine, System, binaries, image};
 
 /// How long a boot may take. An emulated processor on a busy machine is slow.
@@ -49,6 +52,8 @@ pub struct Boot<'a> {
     machine: &'static Machine,
     system: &'a System,
     files: Files,
+    /// Where our programs are.
+    binaries: PathBuf,
 }
 
 impl<'a> Boot<'a> {
@@ -61,16 +66,27 @@ impl<'a> Boot<'a> {
         let files = Files::within(folder);
         image::write(&files.initramfs, machine, system, &binaries)
             .map_err(|source| BootError::Files { machine: machine.name, source })?;
-        Ok(Boot { machine, system, files })
+        Ok(Boot { machine, system, files, binaries })
     }
 
-    /// A boot with a shell of the guest at the terminal, as a command to run.
+    /// A boot with a shell of the guest at the terminal, to its end.
     ///
     /// # Errors
-    /// When the disks' files cannot be made.
-    pub fn shell(&self) -> io::Result<std::process::Command> {
+    /// When the disks' files cannot be made, or something cannot be started.
+    pub fn shell(&self) -> io::Result<ExitStatus> {
         qemu::make_disks(self.machine, &self.files)?;
-        Ok(qemu::shell_command(self.system, self.machine, &self.files))
+        let servers = self.servers()?;
+        qemu::shell_command(self.system, self.machine, &self.files, servers.sockets())?.status()
+    }
+
+    fn servers(&self) -> io::Result<Servers> {
+        Servers::start(self.machine, &self.binaries, &self.files.disks)
+    }
+
+    fn start(&self) -> io::Result<Host> {
+        let servers = self.servers()?;
+        let qemu = Qemu::start(self.system, self.machine, &self.files, servers.sockets())?;
+        Ok(Host::new(qemu, servers))
     }
 
     /// Boots and runs `cases` in turn, each reported by `report`. When one of them brings the guest down or hangs, it has
@@ -83,9 +99,9 @@ impl<'a> Boot<'a> {
         cases: &[&'static Case],
         report: &mut dyn FnMut(&'static Case, Outcome),
     ) -> Result<(), BootError> {
-        let mut qemu = Qemu::start(self.system, self.machine, &self.files)
-            .map_err(|source| BootError::Files { machine: self.machine.name, source })?;
-        match qemu.next(BOOT_LIMIT) {
+        let mut host =
+            self.start().map_err(|source| BootError::Files { machine: self.machine.name, source })?;
+        match host.qemu.next(BOOT_LIMIT) {
             Ok(FromGuest::Ready { .. }) => {}
             other => return Err(self.fault(format!("does not come up: {other:?}"))),
         }
@@ -94,10 +110,11 @@ impl<'a> Boot<'a> {
             .filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?)))
             .collect();
         let names = cases.iter().map(|case| case.name.to_owned()).collect();
-        qemu.order(&ToGuest::Run { cases: names, environment })
+        host.qemu
+            .order(&ToGuest::Run { cases: names, environment })
             .map_err(|err| self.fault(format!("takes no orders: {err}")))?;
         for case in cases {
-            match self.one(&qemu, case) {
+            match self.one(&mut host, case) {
                 Ok(outcome) => report(case, outcome),
                 Err(outcome) => {
                     report(case, outcome);
@@ -109,12 +126,17 @@ impl<'a> Boot<'a> {
     }
 
     /// Waits for the end of a case. An error ends the boot.
-    fn one(&self, qemu: &Qemu, case: &Case) -> Result<Outcome, Outcome> {
+    fn one(&self, host: &mut Host, case: &Case) -> Result<Outcome, Outcome> {
         let mut begun = false;
         loop {
-            let reason = match qemu.next(case.limit + GRACE) {
+            let reason = match host.qemu.next(case.limit + GRACE) {
                 Ok(FromGuest::Begin { case: name }) if name == case.name => {
                     begun = true;
+                    continue;
+                }
+                Ok(FromGuest::Ask { request }) if begun => {
+                    // When QEMU has gone, that is seen next.
+                    let _ = host.answer(&request);
                     continue;
                 }
                 Ok(FromGuest::End { case: name, outcome }) if name == case.name && begun => {

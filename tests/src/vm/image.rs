@@ -32,19 +32,31 @@ pub fn write(path: &Path, machine: &Machine, system: &System, binaries: &Path) -
         let name = module.file_name().expect("a module is a file").display();
         archive.file(&format!("{MODULES}/{order}-{name}"), &read(module)?)?;
     }
+    let later = system.later_for(machine);
+    // Where each is, and its path in the guest.
     let mut libraries = BTreeSet::new();
     // For a shell in the guest; nothing else needs it.
     if let Some(busybox) = find("busybox") {
-        archive.file("bin/busybox", &read(&busybox)?)?;
-        libraries.extend(libraries_of(&busybox)?);
+        let needed = libraries_of(&busybox)?;
+        // Libraries of two systems cannot stand side by side.
+        if later.is_none() || needed.is_empty() {
+            archive.file("bin/busybox", &read(&busybox)?)?;
+            libraries.extend(needed);
+        }
     }
     for name in machine.programs {
-        let program = find(name).ok_or_else(|| io::Error::other(format!("{name} is not installed")))?;
+        let program = match later {
+            Some(later) => later.program(name)?,
+            None => find(name).ok_or_else(|| io::Error::other(format!("{name} is not installed")))?,
+        };
         archive.file(&format!("bin/{name}"), &read(&program)?)?;
-        libraries.extend(libraries_of(&program)?);
+        libraries.extend(match later {
+            Some(later) => later.libraries_of(&program)?,
+            None => libraries_of(&program)?,
+        });
     }
-    for library in libraries {
-        archive.file(library.to_string_lossy().trim_start_matches('/'), &read(&library)?)?;
+    for (library, in_guest) in libraries {
+        archive.file(&in_guest, &read(&library)?)?;
     }
     archive.finish().map(drop)
 }
@@ -53,10 +65,12 @@ fn read(path: &Path) -> io::Result<Vec<u8>> {
     std::fs::read(path).map_err(|err| io::Error::other(format!("{}: {err}", path.display())))
 }
 
-/// The shared libraries of a program, and its loader, as `ldd` names them; none for a static one.
-fn libraries_of(program: &Path) -> io::Result<Vec<PathBuf>> {
+/// The shared libraries of a program of the host, and its loader, as `ldd` names them, with their paths in the guest; none for
+/// a static one.
+fn libraries_of(program: &Path) -> io::Result<Vec<(PathBuf, String)>> {
     let output = Command::new("ldd").arg(program).output()?;
     let printed = String::from_utf8_lossy(&output.stdout);
     let paths = printed.split_whitespace().filter(|word| word.starts_with('/'));
-    Ok(paths.map(|word| PathBuf::from(word.trim_end_matches(':'))).filter(|path| path != program).collect())
+    let paths = paths.map(|word| word.trim_end_matches(':')).filter(|path| Path::new(path) != program);
+    Ok(paths.map(|path| (PathBuf::from(path), path.trim_start_matches('/').to_owned())).collect())
 }

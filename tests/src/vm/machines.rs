@@ -1,12 +1,12 @@
 //! The machines that the cases run in. Each is a boot: put controllers that can stand side by side into one.
 
-use super::{Controller, Machine, Medium, Namespace};
+use super::{Controller, Machine, Medium, Namespace, Place, Served};
 
 const DISK: Medium = Medium::Disk { len_mib: 64 };
 const ONE: &[Namespace] = &[disk(1, "")];
 
 const fn controller(name: &'static str, options: &'static str) -> Controller {
-    Controller { name, options, beside: None, namespaces: ONE }
+    Controller { name, options, place: Place::Slot, namespaces: ONE }
 }
 
 const fn disk(nsid: u32, options: &'static str) -> Namespace {
@@ -21,6 +21,7 @@ pub static POLLED: Machine = Machine {
     huge_pages: 64,
     programs: &[],
     controllers: &[controller("default", "")],
+    served: &[],
 };
 
 /// Controllers for our own driver, one for each thing that may be out of the ordinary.
@@ -35,7 +36,7 @@ pub static NVME: Machine = Machine {
         Controller {
             name: "lba4k",
             options: "",
-            beside: None,
+            place: Place::Slot,
             namespaces: &[disk(1, "logical_block_size=4096,physical_block_size=4096")],
         },
         controller("mdts1", "mdts=1"),
@@ -47,35 +48,51 @@ pub static NVME: Machine = Machine {
         Controller {
             name: "two-spaces",
             options: "",
-            beside: None,
+            place: Place::Slot,
             namespaces: &[disk(1, ""), disk(2, "logical_block_size=4096,physical_block_size=4096")],
         },
         controller("cmb", "cmb_size_mb=16"),
-        Controller { name: "no-cache", options: "", beside: None, namespaces: &[disk(1, "write-cache=off")] },
-        Controller { name: "metadata", options: "", beside: None, namespaces: &[disk(1, "ms=8,mset=1")] },
+        Controller {
+            name: "no-cache",
+            options: "",
+            place: Place::Slot,
+            namespaces: &[disk(1, "write-cache=off")],
+        },
+        Controller {
+            name: "metadata",
+            options: "",
+            place: Place::Slot,
+            namespaces: &[disk(1, "ms=8,mset=1")],
+        },
         controller("elder", "multifunction=on"),
-        Controller { name: "younger", options: "", beside: Some("elder"), namespaces: ONE },
+        Controller { name: "younger", options: "", place: Place::Beside("elder"), namespaces: ONE },
         // Small, since every byte of it is compared.
         Controller {
             name: "small",
             options: "",
-            beside: None,
+            place: Place::Slot,
             namespaces: &[Namespace { nsid: 1, medium: Medium::Disk { len_mib: 4 }, options: "" }],
         },
         Controller {
             name: "bad-sector",
             options: "",
-            beside: None,
+            place: Place::Slot,
             namespaces: &[Namespace {
                 nsid: 1,
-                medium: Medium::Faulty { len_mib: 64, operation: "read", sector: BAD_SECTOR },
+                medium: Medium::Faulty {
+                    len_mib: 64,
+                    operation: "read",
+                    sector: Some(BAD_SECTOR),
+                    once: false,
+                },
                 options: "",
             }],
         },
     ],
+    served: &[],
 };
 
-/// The sector of 512 bytes that the controller `bad-sector` cannot read.
+/// The sector of 512 bytes that the controllers `bad-sector` and `media` cannot read, or write.
 pub const BAD_SECTOR: u64 = 4096;
 
 /// A controller over a device that costs nothing, to compare what drives it.
@@ -88,7 +105,75 @@ pub static BENCH: Machine = Machine {
     controllers: &[Controller {
         name: "null",
         options: "",
-        beside: None,
+        place: Place::Slot,
         namespaces: &[Namespace { nsid: 1, medium: Medium::Null { len_mib: 1024 }, options: "" }],
     }],
+    served: &[],
 };
+
+/// Controllers of our own server, for Linux's driver. A case ends its server, so each has one of its own.
+pub static LINUX: Machine = Machine {
+    name: "linux",
+    kernel_args: "",
+    memory_mib: 1024,
+    huge_pages: 0,
+    programs: &["fio", "mkfs.ext4", "e2fsck", "nvme"],
+    controllers: &[],
+    served: &[
+        Served { name: "plain", options: &["--namespace=ram:64m"] },
+        Served { name: "two-spaces", options: &["--namespace=ram:32m", "--namespace=zero:1t"] },
+        Served {
+            name: "unusual",
+            options: &[
+                "--namespace=ram:64m",
+                "--lba-size=512",
+                "--mdts=1",
+                "--queues=3",
+                "--queue-entries=8",
+                "--vectors=2",
+                "--doorbell-stride=0",
+                "--no-write-cache",
+            ],
+        },
+        Served {
+            name: "sgls-and-shadows",
+            options: &["--namespace=ram:64m", "--sgls", "--shadow-doorbells", "--doorbell-stride=0"],
+        },
+        Served { name: "messages", options: &["--namespace=ram:64m", "--no-map-doorbells"] },
+        Served { name: "reset", options: &["--namespace=ram:64m"] },
+    ],
+};
+
+/// Controllers that go wrong, each in its own way.
+pub static FAULTS: Machine = Machine {
+    name: "faults",
+    kernel_args: "",
+    memory_mib: 1024,
+    huge_pages: 64,
+    programs: &[],
+    controllers: &[
+        Controller {
+            name: "media",
+            options: "",
+            place: Place::Slot,
+            namespaces: &[
+                faulty(1, "read", Some(BAD_SECTOR), false),
+                faulty(2, "read", Some(BAD_SECTOR), true),
+                faulty(3, "write", Some(BAD_SECTOR), false),
+                faulty(4, "write", Some(BAD_SECTOR), true),
+                faulty(5, "flush", None, false),
+                faulty(6, "flush", None, true),
+            ],
+        },
+        pluggable("pulled"),
+    ],
+    served: &[],
+};
+
+const fn faulty(nsid: u32, operation: &'static str, sector: Option<u64>, once: bool) -> Namespace {
+    Namespace { nsid, medium: Medium::Faulty { len_mib: 16, operation, sector, once }, options: "" }
+}
+
+const fn pluggable(name: &'static str) -> Controller {
+    Controller { name, options: "", place: Place::Port, namespaces: ONE }
+}

@@ -1,9 +1,11 @@
 //! What host and guest say to each other: one JSON object a line, over a virtio-serial port.
 //!
 //! The guest says that it is [`Ready`](FromGuest::Ready), the host says what to run, the guest reports the beginning and
-//! the end of each case, and that it has finished; then it powers off.
+//! the end of each case, and that it has finished; then it powers off. While a case runs it may ask the host to do something
+//! ([`Request`]), and waits for the answer.
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 /// The virtio-serial port's name.
 pub const PORT: &str = "corelane";
@@ -29,8 +31,36 @@ pub enum FromGuest {
         /// What came of it.
         outcome: Outcome,
     },
+    /// The running case asks the host for something, and waits for the answer.
+    Ask {
+        /// For what.
+        request: Request,
+    },
     /// The guest powers off.
     Finished,
+}
+
+/// What a case may ask the host to do.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[serde(tag = "request", rename_all = "snake_case")]
+pub enum Request {
+    /// Give QEMU a command of its control channel. The answer is what it returns.
+    Qmp {
+        /// The command's name.
+        command: String,
+        /// Its arguments, an object.
+        arguments: Value,
+    },
+    /// Wait for an event of that channel. The answer is the event.
+    Event {
+        /// Its name.
+        name: String,
+    },
+    /// End the server of a served controller. An error, if it found that its client did what the specification forbids.
+    EndServer {
+        /// The controller's name.
+        name: String,
+    },
 }
 
 /// To the guest.
@@ -43,6 +73,11 @@ pub enum ToGuest {
         cases: Vec<String>,
         /// Environment variables for them.
         environment: Vec<(String, String)>,
+    },
+    /// What came of what the running case asked for.
+    Answer {
+        /// What it gave, or why it failed.
+        answer: Result<Value, String>,
     },
 }
 

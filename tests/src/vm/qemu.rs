@@ -14,7 +14,7 @@ use super::{Machine, System};
 pub const SHELL_ARG: &str = "corelane.shell";
 
 /// Files of one boot.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Files {
     /// The disks' folder.
     pub disks: PathBuf,
@@ -39,10 +39,17 @@ impl Files {
     }
 }
 
-/// The command that boots a machine, up to where its serial line and its port go. `more_args` are for the guest's kernel.
-fn command(system: &System, machine: &Machine, files: &Files, more_args: &str) -> Command {
-    let mut qemu = Command::new(&system.qemu);
-    let Machine { kernel_args, memory_mib, huge_pages, .. } = machine;
+/// The command that boots a machine, up to where its serial line and its port go. The sockets of its servers are in the folder
+/// `sockets`; `more_args` are for the guest's kernel.
+fn command(
+    system: &System,
+    machine: &Machine,
+    files: &Files,
+    sockets: &Path,
+    more_args: &str,
+) -> io::Result<Command> {
+    let mut qemu = system.qemu_for(machine)?;
+    let Machine { kernel_args, huge_pages, .. } = machine;
     let accelerator = std::env::var("CORELANE_VM_ACCEL").unwrap_or_else(|_| "tcg".to_owned());
     qemu.args([
         "-nodefaults",
@@ -57,8 +64,8 @@ fn command(system: &System, machine: &Machine, files: &Files, more_args: &str) -
     ])
     .arg("-machine")
     // The IOMMU's interrupt remapping needs the split irqchip where KVM is used.
-    .arg(format!("q35,accel={accelerator},kernel-irqchip=split"))
-    .args(["-m", &format!("{memory_mib}M"), "-device", "intel-iommu,intremap=on"])
+    .arg(format!("q35,accel={accelerator},kernel-irqchip=split,memory-backend=ram"))
+    .args(machine.memory_args())
     .arg("-kernel")
     .arg(&system.kernel)
     .arg("-initrd")
@@ -69,16 +76,24 @@ fn command(system: &System, machine: &Machine, files: &Files, more_args: &str) -
         "console=ttyS0 quiet panic=-1 no_timer_check intel_iommu=on iommu=pt hugepages={huge_pages} \
              nvme_core.multipath=N {kernel_args} {more_args}"
     ))
-    .args(machine.device_args(&files.disks))
+    .args(machine.device_args(&files.disks, sockets))
     .args(std::env::var("CORELANE_VM_ARGS").unwrap_or_default().split_whitespace());
-    qemu
+    Ok(qemu)
 }
 
 /// The command that boots a machine to a shell at the terminal. Ctrl-a x ends it.
-pub fn shell_command(system: &System, machine: &Machine, files: &Files) -> Command {
-    let mut qemu = command(system, machine, files, SHELL_ARG);
+///
+/// # Errors
+/// When there is no QEMU for it.
+pub fn shell_command(
+    system: &System,
+    machine: &Machine,
+    files: &Files,
+    sockets: &Path,
+) -> io::Result<Command> {
+    let mut qemu = command(system, machine, files, sockets, SHELL_ARG)?;
     qemu.args(["-serial", "mon:stdio"]);
-    qemu
+    Ok(qemu)
 }
 
 /// Makes the disks' files anew, all zeroes.
@@ -109,13 +124,15 @@ pub enum Silence {
 }
 
 impl Qemu {
-    /// Starts it.
+    /// Starts it. The sockets of its servers are in the folder `sockets`, and its own is made there.
     ///
     /// # Errors
     /// When the disks' files cannot be made or the program cannot be started.
-    pub fn start(system: &System, machine: &Machine, files: &Files) -> io::Result<Qemu> {
+    pub fn start(system: &System, machine: &Machine, files: &Files, sockets: &Path) -> io::Result<Qemu> {
         make_disks(machine, files)?;
-        let mut child = command(system, machine, files, "")
+        let control = Qemu::control_socket(sockets);
+        let mut child = command(system, machine, files, sockets, "")?
+            .args(["-qmp", &format!("unix:{},server=on,wait=off", control.display())])
             .args(["-serial", &format!("file:{}", files.serial.display())])
             .args(["-device", "virtio-serial-pci,addr=0x2", "-chardev", "stdio,id=port,signal=off"])
             .args(["-device", &format!("virtserialport,chardev=port,name={PORT}")])
@@ -137,6 +154,11 @@ impl Qemu {
             }
         });
         Ok(Qemu { child, orders, events })
+    }
+
+    /// The socket of its control channel, for [`Qmp`](super::qmp::Qmp).
+    pub fn control_socket(sockets: &Path) -> PathBuf {
+        sockets.join("qmp")
     }
 
     /// Tells the guest.

@@ -47,6 +47,11 @@ impl Session {
         Session { system, folder, wanted }
     }
 
+    /// What there is to boot with.
+    pub fn system(&self) -> &System {
+        &self.system
+    }
+
     /// What came of a case. Boots its machine when nobody did.
     ///
     /// # Panics

@@ -1,10 +1,12 @@
 //! What the host needs for virtual machines: QEMU, and a kernel that `tests/vm-kernel` unpacked.
 
 use std::fmt;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::place;
+use super::later::Later;
+use super::{Machine, place};
 
 const QEMU: &str = "qemu-system-x86_64";
 /// The first QEMU whose NVMe controller has all the options that the machines use.
@@ -31,8 +33,10 @@ impl fmt::Display for Unavailable {
 /// QEMU and a kernel.
 #[derive(Clone, Debug)]
 pub struct System {
-    /// QEMU's program.
-    pub qemu: PathBuf,
+    /// The host's QEMU.
+    qemu: PathBuf,
+    /// QEMU 11 and programs for its guests.
+    later: Option<Later>,
     /// The kernel's image.
     pub kernel: PathBuf,
     /// Modules to insert, in this order.
@@ -64,7 +68,32 @@ impl System {
         let (kernel, modules) = contents(&unpacked).ok_or_else(|| {
             lacks(&format!("{} is not complete", unpacked.display()), "remove it and run tests/run")
         })?;
-        Ok(System { qemu: QEMU.into(), kernel, modules })
+        Ok(System { qemu: QEMU.into(), later: Later::find(), kernel, modules })
+    }
+
+    /// Whether there is all that a machine needs besides.
+    ///
+    /// # Errors
+    /// What there is not.
+    pub fn can_run(&self, machine: &Machine) -> Result<(), Unavailable> {
+        if machine.served.is_empty() || self.later.is_some() {
+            return Ok(());
+        }
+        Err(Unavailable("there is no QEMU 11; tests/vm-later gets it on Debian".to_owned()))
+    }
+
+    /// The folder of later programs that a machine runs with, if it does.
+    pub fn later_for(&self, machine: &Machine) -> Option<&Later> {
+        self.later.as_ref().filter(|_| !machine.served.is_empty())
+    }
+
+    /// QEMU for a machine, to be given arguments.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn qemu_for(&self, machine: &Machine) -> io::Result<Command> {
+        self.can_run(machine).map_err(|lacking| io::Error::other(lacking.to_string()))?;
+        self.later_for(machine).map_or_else(|| Ok(Command::new(&self.qemu)), Later::qemu)
     }
 }
 

@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::vm::{Case, Guest, machines};
+use crate::vm::{Case, Guest, Place, machines};
 
 /// See the module's documentation.
 pub const CASES: &[Case] = &[
@@ -20,7 +20,7 @@ const fn case(name: &'static str, run: fn(&Guest)) -> Case {
 }
 
 fn groups(guest: &Guest) {
-    let alone = guest.controllers().filter(|controller| controller.beside.is_none());
+    let alone = guest.controllers().filter(|controller| !matches!(controller.place, Place::Beside(_)));
     let mut groups: Vec<_> = alone.map(|controller| guest.function(controller.name).bind_vfio()).collect();
     let count = groups.len();
     assert!(

@@ -1,8 +1,10 @@
 //! The cases, a file for each subject. To add one: write a function, and name it in its file's table.
 
 mod bench;
+mod faults;
 mod guest_driver;
 mod harness;
+mod linux;
 mod nvme;
 mod vfio;
 
@@ -10,7 +12,11 @@ use super::Case;
 
 /// All cases.
 pub fn all() -> impl Iterator<Item = &'static Case> {
-    [bench::CASES, guest_driver::CASES, harness::CASES, vfio::CASES].into_iter().chain(nvme::TABLES).flatten()
+    [bench::CASES, guest_driver::CASES, harness::CASES, linux::CASES, vfio::CASES]
+        .into_iter()
+        .chain(nvme::TABLES)
+        .chain(faults::TABLES)
+        .flatten()
 }
 
 #[cfg(test)]

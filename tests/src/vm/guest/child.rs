@@ -2,9 +2,11 @@
 
 use std::fs::File;
 use std::os::unix::process::CommandExt;
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
+use super::ask::Relay;
+use super::port::Port;
 use crate::vm::protocol::Outcome;
 use crate::vm::{Case, Guest};
 
@@ -23,9 +25,9 @@ pub fn run(case: &Case) -> ExitCode {
 }
 
 /// Runs a case in a process of its own, and waits for it.
-pub fn spawn(case: &Case, environment: &[(String, String)]) -> Outcome {
+pub fn spawn(case: &Case, environment: &[(String, String)], port: &mut Port) -> Outcome {
     let start = Instant::now();
-    let mut outcome = match run_child(case, environment) {
+    let mut outcome = match run_child(case, environment, port) {
         Ok(()) => Outcome { passed: true, ..Outcome::failed("") },
         Err(reason) => Outcome::failed(reason),
     };
@@ -36,15 +38,16 @@ pub fn spawn(case: &Case, environment: &[(String, String)]) -> Outcome {
     outcome
 }
 
-fn run_child(case: &Case, environment: &[(String, String)]) -> Result<(), String> {
+fn run_child(case: &Case, environment: &[(String, String)], port: &mut Port) -> Result<(), String> {
     let output =
         || File::options().create(true).append(true).open(OUTPUT).map_err(|err| format!("{OUTPUT}: {err}"));
     File::create(OUTPUT).map_err(|err| format!("{OUTPUT}: {err}"))?;
+    let (mut relay, input) = Relay::new().map_err(|err| format!("no socket: {err}"))?;
     let mut child = Command::new("/proc/self/exe")
         .arg(case.name)
         .envs(environment.iter().map(|(name, value)| (name, value)))
         .envs([("RUST_BACKTRACE", "1"), ("PATH", "/bin")])
-        .stdin(Stdio::null())
+        .stdin(input)
         .stdout(output()?)
         .stderr(output()?)
         .spawn()
@@ -64,7 +67,10 @@ fn run_child(case: &Case, environment: &[(String, String)]) -> Result<(), String
             Ok(None) if start.elapsed() > case.limit + KILLED_LIMIT => {
                 return Err("hangs in the guest's kernel, and cannot be killed".to_owned());
             }
-            Ok(None) => std::thread::sleep(Duration::from_millis(5)),
+            Ok(None) => {
+                relay.serve(port).map_err(|err| format!("cannot ask the host: {err}"))?;
+                std::thread::sleep(Duration::from_millis(5));
+            }
         }
     }
 }

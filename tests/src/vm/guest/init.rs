@@ -61,13 +61,15 @@ fn main() {
     let mut port = Port::open();
     let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
     port.send(&FromGuest::Ready { kernel });
-    let ToGuest::Run { cases, environment } = port.receive();
+    let ToGuest::Run { cases, environment } = port.receive() else {
+        panic!("the host answers, and nobody asked");
+    };
     let mut log = KernelLog::open();
     for case in cases {
         port.send(&FromGuest::Begin { case: case.clone() });
         log.take();
         let mut outcome = match find_case(&case) {
-            Some(found) => child::spawn(found, &environment),
+            Some(found) => child::spawn(found, &environment, &mut port),
             None => Outcome::failed(format!("the guest has no case {case}")),
         };
         outcome.log = log.take();

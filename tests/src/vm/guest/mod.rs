@@ -1,9 +1,11 @@
 //! The inside of the virtual machine: the init process that runs the cases, and what a case finds there.
 
+mod ask;
 mod child;
 mod init;
 mod log;
 mod pci;
+mod plug;
 mod port;
 
 use std::process::ExitCode;
@@ -32,6 +34,14 @@ impl Guest {
     /// All controllers of the machine.
     pub fn controllers(&self) -> impl Iterator<Item = &'static Controller> {
         self.machine.controllers.iter()
+    }
+
+    /// The PCI function of the served controller that is called `name`.
+    ///
+    /// # Panics
+    /// When the machine has none of that name.
+    pub fn served(&self, name: &str) -> PciFunction {
+        PciFunction::at(self.machine.served(name))
     }
 
     /// The PCI function of the controller that is called `name`.

@@ -64,6 +64,20 @@ impl PciFunction {
         wait_for("block device of the namespace", LIMIT, || self.block_device(nsid))
     }
 
+    /// The character device of the controller, when it is bound to the kernel's NVMe driver.
+    pub fn controller_device(&self) -> Option<PathBuf> {
+        let controller = std::fs::read_dir(self.sysfs().join("nvme")).ok()?.flatten().next()?;
+        Some(Path::new("/dev").join(controller.file_name()))
+    }
+
+    /// Waits until the kernel has found a function that was put in, and bound it to its NVMe driver, as it does with all.
+    ///
+    /// # Panics
+    /// When it has not after half a minute.
+    pub fn wait_until_found(&self) {
+        wait_for("PCI function", LIMIT, || (self.driver().as_deref() == Some("nvme")).then_some(()));
+    }
+
     /// Unbinds it from any driver.
     pub fn unbind(&self) {
         let unbind = self.sysfs().join("driver/unbind");

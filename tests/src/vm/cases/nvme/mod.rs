@@ -4,7 +4,7 @@ mod controllers;
 mod data;
 mod lanes;
 mod memory;
-mod rig;
+pub(super) mod rig;
 
 use std::time::Duration;
 
