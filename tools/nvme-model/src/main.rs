@@ -80,6 +80,8 @@ struct Cli {
     /// result:N, queues:N, cid[:last|:N], phase, sq-id[:N], sq-head[:N], no-interrupt, stuck-doorbell[:TIME],
     /// corrupt[:OFFSET/HEX], truncate:N, fatal, vanish[:TIME], self-reset, event:TYPE/INFO/LOG, notice:removal,
     /// notice:error; of enable, disable and reset: never, delay:TIME. TIME: 50ms or 1ms-2s. docs/testing.md says more.
+    // The words of --help, where brackets mean that something may be left out.
+    #[allow(rustdoc::broken_intra_doc_links)]
     #[arg(long = "fault", value_name = "RULE", verbatim_doc_comment)]
     faults: Vec<FaultRule>,
     /// Where chance in faults begins.

@@ -80,7 +80,7 @@ impl dyn BackEnd + '_ {
     /// Reads a log page from `offset_bytes` on, 4 KiB at a time, which every controller allows.
     ///
     /// # Errors
-    /// As [`ask`](Self::ask).
+    /// As `ask`.
     pub fn log(
         &mut self,
         page: u8,
@@ -105,7 +105,7 @@ impl dyn BackEnd + '_ {
     /// Reads an identify structure.
     ///
     /// # Errors
-    /// As [`ask`](Self::ask).
+    /// As `ask`.
     pub fn identify(&mut self, cns: u8, nsid: Nsid, command_set: u8) -> Result<Vec<u8>, NvmeToolError> {
         let mut bytes = vec![0; 4096];
         self.ask(&Command::identify(cns, nsid, command_set), Transfer::In(&mut bytes))?;
