@@ -376,7 +376,7 @@ mod tests {
                 "nvme,id=third,serial=third,addr=4.1",
                 "pcie-root-port,id=pulled-port,addr=6.0,chassis=6,slot=6",
                 "nvme,id=pulled,serial=pulled,bus=pulled-port,drive=pulled-1,mdts=2",
-                r#"{"addr":"7","driver":"vfio-user-pci","id":"ours","socket":{"path":"/s/ours","type":"unix"}}"#,
+                r#"{"driver":"vfio-user-pci","id":"ours","addr":"7","socket":{"type":"unix","path":"/s/ours"}}"#,
             ]
         );
         let nodes: Vec<Value> = args
