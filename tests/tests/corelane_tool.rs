@@ -114,7 +114,7 @@ fn nvme_asks_a_model_what_it_is() {
     };
     let controller = json(&["id-ctrl", "model:64m"]);
     assert_eq!(controller["sn"], "CL00000001          ");
-    assert_eq!(controller["tnvmcap"], "0");
+    assert_eq!(controller["tnvmcap"], "67108864");
     assert_eq!(json(&["id-ns", "model:64m"])["nsze"], (64 << 20) / 4096);
     assert_eq!(json(&["list-ns", "model:64m"])["nsid_list"][0]["nsid"], 1);
     assert_eq!(json(&["list", "model:64m"])["Devices"][0]["PhysicalSize"], 64 << 20);
