@@ -51,7 +51,7 @@ impl Controllers {
             let config = model_config(spec, name).map_err(failed)?;
             let model = Arc::new(Model::new(config).map_err(|error| failed(error.to_string()))?);
             let bus = ModelBus::new(name, Arc::clone(&model))?;
-            let controller = start(bus, name)?;
+            let controller = start(bus, spec, name)?;
             let entry = Started { controller: Arc::clone(&controller), model: Some(model) };
             started.insert(name.to_owned(), entry);
             return Ok((controller, Nsid(1)));
@@ -63,7 +63,7 @@ impl Controllers {
             Some(known) => Arc::clone(&known.controller),
             None => {
                 let bus = parsed.controller.open().map_err(|error| failed(error.to_string()))?;
-                let controller = start(bus, name)?;
+                let controller = start(bus, spec, name)?;
                 started.insert(address, Started { controller: Arc::clone(&controller), model: None });
                 controller
             }
@@ -82,8 +82,14 @@ impl Controllers {
     }
 }
 
-fn start(bus: Arc<dyn Bus>, name: &str) -> Result<Arc<NvmeController>, BlockError> {
-    NvmeController::start(bus, &ControllerOptions::default()).map_err(|error| error.into_open(name))
+/// The first job that names a controller says how it is driven.
+fn start(bus: Arc<dyn Bus>, spec: &JobSpec, name: &str) -> Result<Arc<NvmeController>, BlockError> {
+    let options = ControllerOptions {
+        io_timeout_ms: spec.target.nvme_io_timeout_ms,
+        admin_timeout_ms: spec.target.nvme_admin_timeout_ms,
+        ..ControllerOptions::default()
+    };
+    NvmeController::start(bus, &options).map_err(|error| error.into_open(name))
 }
 
 /// What a name of a model asks for.

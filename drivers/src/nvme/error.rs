@@ -6,8 +6,8 @@ use corelane_dma::DmaError;
 use corelane_engine::block::BlockError;
 
 use super::bus::BusError;
-use super::spec::Nsid;
 use super::spec::status::Status;
+use super::spec::{Nsid, Qid};
 
 /// An error of a controller.
 #[derive(Debug, thiserror::Error)]
@@ -73,6 +73,54 @@ pub enum NvmeError {
         /// What it answered.
         status: Status,
     },
+    /// An I/O command was not completed in time, and its abort did not end it.
+    #[error(
+        "{address}: command {cid:#06x} of {qid} was not completed within {timeout_ms} ms, and not aborted"
+    )]
+    Overdue {
+        /// Which controller.
+        address: String,
+        /// The queue.
+        qid: Qid,
+        /// The command.
+        cid: u16,
+        /// How long it was given, in milliseconds.
+        timeout_ms: u64,
+    },
+    /// It is not enabled any more, and nobody here did that.
+    #[error("{address} was reset behind the driver's back (CC {cc:#010x}, CSTS {csts:#010x})")]
+    WasReset {
+        /// Which controller.
+        address: String,
+        /// Its configuration register.
+        cc: u32,
+        /// Its status register.
+        csts: u32,
+    },
+    /// The host wants the function back (VFIO's request notice).
+    #[error("{address} is asked for by the host")]
+    Wanted {
+        /// Which controller.
+        address: String,
+    },
+    /// The function or its link reported an error (VFIO's error notice).
+    #[error("{address}: the function or its link reported an error")]
+    Link {
+        /// Which controller.
+        address: String,
+    },
+    /// It came back from a reset as another, or with less than it had.
+    #[error("{address} came back from a reset with {what} {value} instead of {expected}")]
+    Changed {
+        /// Which controller.
+        address: String,
+        /// Which of its properties.
+        what: &'static str,
+        /// What it is now.
+        value: String,
+        /// What it was.
+        expected: String,
+    },
     /// An admin command was not answered.
     #[error("{address}: {command} was not answered within {timeout_ms} ms")]
     Unanswered {
@@ -136,6 +184,8 @@ pub enum NvmeError {
         address: String,
         /// What made it unusable.
         reason: String,
+        /// Whether it is not there any more.
+        gone: bool,
     },
     /// The kernel refused something.
     #[error("{what}: {source}")]
@@ -155,6 +205,12 @@ impl NvmeError {
 
     /// Whether the controller is not there any more.
     pub fn is_gone(&self) -> bool {
-        matches!(self, NvmeError::Gone { .. } | NvmeError::Bus(BusError::Gone { .. }))
+        matches!(
+            self,
+            NvmeError::Gone { .. }
+                | NvmeError::Wanted { .. }
+                | NvmeError::Bus(BusError::Gone { .. })
+                | NvmeError::Stopped { gone: true, .. }
+        )
     }
 }

@@ -1,6 +1,6 @@
 //! MSI-X vectors: an eventfd for each, and which lanes wait for it.
 //!
-//! Vector 0 is the admin queue's, which is polled. I/O queues take the others in turn, or share vector 0 where there is no
+//! Vector 0 is the admin queue's; it wakes the controller's thread. I/O queues take the others in turn, or share vector 0 where there is no
 //! other. A lane reads the eventfd of its queue through its ring, which takes the count away; where lanes share a vector,
 //! the one that read it wakes the others.
 
@@ -11,9 +11,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use corelane_engine::aio::AioHandle;
 use rustix::event::{EventfdFlags, eventfd};
 
-use super::bus::Bus;
-use super::controller::control::wake;
+use super::bus::{Bus, BusError};
 use super::error::NvmeError;
+use super::recovery::control::wake;
 use super::spec::Qid;
 
 /// All vectors of a controller that are in use.
@@ -53,9 +53,24 @@ impl Vectors {
             })?;
             all.push(Arc::new(Vector { eventfd, users: Mutex::default(), next: AtomicU64::new(0) }));
         }
-        let fds: Vec<BorrowedFd<'_>> = all.iter().map(|vector| vector.eventfd.as_fd()).collect();
-        bus.set_interrupts(&fds)?;
-        Ok(Some(Vectors { all }))
+        let vectors = Vectors { all };
+        vectors.set(bus)?;
+        Ok(Some(vectors))
+    }
+
+    /// Has the bus signal the eventfds.
+    ///
+    /// # Errors
+    /// Those of the bus.
+    pub fn set(&self, bus: &dyn Bus) -> Result<(), BusError> {
+        let fds: Vec<BorrowedFd<'_>> = self.all.iter().map(|vector| vector.eventfd.as_fd()).collect();
+        bus.set_interrupts(&fds)
+    }
+
+    /// Another descriptor of the admin queue's eventfd, if that queue has a vector of its own.
+    pub fn admin(&self) -> Option<OwnedFd> {
+        let alone = self.all.first().filter(|_| self.all.len() > 1)?;
+        alone.eventfd.try_clone().ok()
     }
 
     /// The vector of a queue, with one more lane that waits for it.

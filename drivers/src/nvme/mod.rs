@@ -16,6 +16,7 @@ mod name;
 mod namespace;
 mod options;
 mod queue;
+pub mod recovery;
 pub mod spec;
 #[cfg(test)]
 mod tests;
@@ -28,3 +29,4 @@ pub use driver::NvmeDriver;
 pub use error::NvmeError;
 pub use name::{BadName, ControllerName, NamespaceName};
 pub use options::{ControllerOptions, NvmeOptions, Polling, default_namespace};
+pub use recovery::ControllerEvent;

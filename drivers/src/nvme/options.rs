@@ -9,14 +9,29 @@ pub struct ControllerOptions {
     pub queues: u16,
     /// How long an admin command may take, in milliseconds.
     pub admin_timeout_ms: u64,
+    /// How long an I/O command may take, in milliseconds, from 1 to an hour. One that takes longer is aborted, or else the
+    /// controller is reset; its request ends with ETIMEDOUT then.
+    pub io_timeout_ms: u64,
+    /// How often a request is sent again after a status that may pass, or after a reset, before it fails.
+    pub io_retries: u8,
+    /// How many resets in a row, without a command that completes in between, may try to bring the controller back before
+    /// it is given up. With 0 it is given up at once.
+    pub resets: u8,
     /// Whether shadow doorbells are used where the controller has them (Doorbell Buffer Config).
     pub shadow_doorbells: bool,
 }
 
 impl Default for ControllerOptions {
-    /// 64 queues, 30 s, shadow doorbells.
+    /// 64 queues, shadow doorbells, and what Linux waits and tries: 30 s for each command, 5 times again. 4 resets.
     fn default() -> ControllerOptions {
-        ControllerOptions { queues: 64, admin_timeout_ms: 30_000, shadow_doorbells: true }
+        ControllerOptions {
+            queues: 64,
+            admin_timeout_ms: 30_000,
+            io_timeout_ms: 30_000,
+            io_retries: 5,
+            resets: 4,
+            shadow_doorbells: true,
+        }
     }
 }
 

@@ -48,7 +48,7 @@ pub fn pin_current_thread(core: usize) -> Result<(), AioError> {
 }
 
 /// Lets the calling thread use all cores of the process, whatever the thread that made it was pinned to.
-pub(super) fn unpin_current_thread() {
+pub fn unpin_current_thread() {
     if let Some(cores) = process_cores() {
         // Only a worse distribution if the kernel refuses.
         let _ = sched_setaffinity(None, cores);

@@ -27,7 +27,7 @@ mod thread;
 mod timer;
 mod wake;
 
-pub use affinity::{allowed_cores, pin_current_thread};
+pub use affinity::{allowed_cores, pin_current_thread, unpin_current_thread};
 pub use bh::{BhHandle, BottomHalf};
 pub use config::{AioConfig, CoreChoice, PollMode};
 pub use context::{AioContext, Wait};

@@ -145,7 +145,7 @@ impl Driven {
 
     fn controller(&self) -> Result<&Arc<NvmeController>, NvmeToolError> {
         let reason = || "it did not come back from a reset".to_owned();
-        let stopped = || NvmeError::Stopped { address: self.title.clone(), reason: reason() };
+        let stopped = || NvmeError::Stopped { address: self.title.clone(), reason: reason(), gone: false };
         Ok(self.controller.as_ref().ok_or_else(stopped)?)
     }
 }

@@ -33,6 +33,11 @@ const NEEDS: &[Need] = &[
         |job| job.target.engine == EngineKind::Nvme,
         "it needs ioengine=nvme and filename=model:SIZE",
     ),
+    (
+        &["nvme_io_timeout", "nvme_admin_timeout"],
+        |job| job.target.engine == EngineKind::Nvme,
+        "it needs ioengine=nvme",
+    ),
     (&["directory", "filesize"], |job| job.target.engine != EngineKind::Nvme, "a namespace is no file"),
     (&["sqthread_poll_cpu"], |job| job.target.sq_thread.is_some(), "it needs sqthread_poll=1"),
     (

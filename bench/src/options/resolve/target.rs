@@ -46,6 +46,8 @@ pub fn target(view: &View) -> Result<TargetSpec, OptionError> {
         }),
         polling: polling(view, engine),
         model_cpu: view.last("model_cpu").map(|_| view.number_u32("model_cpu")),
+        nvme_io_timeout_ms: view.number("nvme_io_timeout"),
+        nvme_admin_timeout_ms: view.number("nvme_admin_timeout"),
     })
 }
 

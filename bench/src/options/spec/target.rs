@@ -41,6 +41,10 @@ pub struct TargetSpec {
     pub polling: CompletionPolling,
     /// The CPU of a controller model's thread (`model_cpu`); `None`: any.
     pub model_cpu: Option<u32>,
+    /// How long an NVMe command may take, in milliseconds (`nvme_io_timeout`).
+    pub nvme_io_timeout_ms: u64,
+    /// How long an NVMe admin command may take, in milliseconds (`nvme_admin_timeout`).
+    pub nvme_admin_timeout_ms: u64,
 }
 
 /// Which driver serves the job (`ioengine`).

@@ -163,6 +163,18 @@ pub(super) const TARGET: &[OptionDef] = &[
         Fallback::Means("any"),
         "The CPU of the thread that serves filename=model:SIZE. Not in fio.",
     ),
+    target(
+        "nvme_io_timeout",
+        Kind::Count { min: 1, max: 3_600_000 },
+        Fallback::Is("30000"),
+        "How long in milliseconds an NVMe command may take before it is aborted. Not in fio.",
+    ),
+    target(
+        "nvme_admin_timeout",
+        Kind::Count { min: 1, max: 3_600_000 },
+        Fallback::Is("30000"),
+        "How long in milliseconds an NVMe admin command may take before the controller is reset. Not in fio.",
+    ),
 ];
 
 /// Options of [`Group::Workload`].

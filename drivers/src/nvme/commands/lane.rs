@@ -7,6 +7,8 @@
 //! - The commands of one order are pushed together and told of by one doorbell, so that fused ones stay side by side.
 #![allow(clippy::result_large_err)] // The memory of a command comes back with its error.
 
+mod away;
+
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::future::poll_fn;
@@ -23,13 +25,13 @@ use corelane_engine::block::{Errno, IoError};
 
 use super::error::CommandError;
 use super::memory::{Direction, Finder, Placed};
-use crate::nvme::controller::control::{Control, LaneGuard, State as ControlState};
+use crate::nvme::controller::NvmeController;
 use crate::nvme::controller::registers::PAGE_BYTES;
-use crate::nvme::controller::{NvmeController, wait_until_over};
 use crate::nvme::error::NvmeError;
 use crate::nvme::queue::memory::HostMemory;
 use crate::nvme::queue::pair::QueuePair;
 use crate::nvme::queue::prp::{self, ENTRIES, List};
+use crate::nvme::recovery::control::{Control, LaneGuard};
 use crate::nvme::spec::command::Command;
 
 /// How long a lane that is dropped waits for what is in flight, before the deletion of its queue aborts that.
@@ -86,7 +88,7 @@ pub struct Lane {
     list_pages: usize,
     timeout: Duration,
     ctx: AioContext,
-    _guard: LaneGuard,
+    guard: LaneGuard,
 }
 
 impl Lane {
@@ -101,7 +103,7 @@ impl Lane {
         ctx: &AioContext,
     ) -> Result<Lane, NvmeError> {
         let control = Arc::clone(controller.control());
-        control.check()?;
+        control.settled()?;
         let bus = controller.bus();
         // A queue takes one command less than it has entries.
         let depth = depth.clamp(1, controller.queue_entries(depth + 1) - 1);
@@ -126,7 +128,7 @@ impl Lane {
             list_pages,
             timeout,
             ctx: ctx.clone(),
-            _guard: guard,
+            guard,
         })
     }
 
@@ -165,7 +167,7 @@ impl Lane {
     fn send<const N: usize>(&self, orders: [Order; N]) -> [Result<u32, Answer>; N] {
         let mut state = self.state.borrow_mut();
         let state = &mut *state;
-        if state.pair.is_none() || !self.control.is_running() {
+        if !state.pair.as_ref().is_some_and(|pair| self.is_known(pair)) {
             let source = self.control.request_error();
             return orders.map(|order| {
                 let result = Err(CommandError::Failed { command: order.name, source });
@@ -262,7 +264,7 @@ impl Lane {
         }
         let fault = fault.or_else(|| pair.tell_taken().err().map(NvmeError::from));
         if let Some(error) = fault {
-            self.control.fail(&error);
+            self.control.fail(pair.epoch(), &error);
         }
         // The numbers of flights without a waiter are free now.
         wakers.extend(state.waiters.drain(..));
@@ -275,50 +277,27 @@ impl Lane {
         waiters.into_iter().for_each(Waker::wake);
     }
 
-    /// Ends everything with a controller that is given up, once it uses no memory any more. Who is to be woken.
-    fn give_up(&self, lost: bool) -> Vec<Waker> {
-        let mut wakers = Vec::new();
-        let mut state = self.state.borrow_mut();
-        let state = &mut *state;
-        let Some(mut pair) = state.pair.take() else { return wakers };
-        if lost {
-            tracing::error!(controller = self.controller.address(), "memory that it may still use is leaked");
-            pair.leak();
-            std::mem::forget(state.lists_memory.take());
-        }
-        let error = self.control.request_error();
-        for tag in 0..state.flights.len() as u32 {
-            let slot = state.flights.get_mut(tag as usize);
-            if let Some(flight) = slot.and_then(Option::as_mut).filter(|flight| flight.ended.is_none())
-                && lost
-            {
-                std::mem::take(&mut flight.data).leak();
-                std::mem::take(&mut flight.metadata).leak();
-            }
-            end(&mut state.flights, &mut state.free, tag, Err(error), &mut wakers);
-        }
-        wakers.extend(state.waiters.drain(..));
-        wakers
-    }
-
     fn in_flight(&self) -> u32 {
         self.state.borrow().pair.as_ref().map_or(0, QueuePair::in_flight)
     }
 
-    /// An answer did not come in time: the controller is given up.
+    /// An answer did not come in time: the controller is stopped.
     #[cold]
     fn out_of_time(&self) {
-        self.control.fail(&NvmeError::Unanswered {
+        let epoch = self.state.borrow().pair.as_ref().map_or(0, QueuePair::epoch);
+        let error = NvmeError::Unanswered {
             address: self.controller.address().to_owned(),
             command: "an I/O command",
             timeout_ms: self.timeout.as_millis() as u64,
-        });
+        };
+        self.control.fail(epoch, &error);
     }
 
     fn tell(&self) {
-        let told = self.state.borrow_mut().pair.as_mut().map_or(Ok(()), QueuePair::tell_pushed);
-        if let Err(error) = told {
-            self.control.fail(&error.into());
+        let mut state = self.state.borrow_mut();
+        let Some(pair) = &mut state.pair else { return };
+        if let Err(error) = pair.tell_pushed() {
+            self.control.fail(pair.epoch(), &error.into());
         }
     }
 }
@@ -352,13 +331,8 @@ fn end(
 
 impl Poller for Lane {
     fn commit(&self) -> Readiness {
-        if !self.control.is_running() {
-            let wakers = match self.control.state() {
-                ControlState::Stopped => self.give_up(false),
-                ControlState::Lost => self.give_up(true),
-                // The lane is woken when it is over.
-                _ => return Readiness::Idle,
-            };
+        if !self.is_joined() {
+            let wakers = self.commit_away();
             let ready = if wakers.is_empty() { Readiness::Idle } else { Readiness::Ready };
             wakers.into_iter().for_each(Waker::wake);
             return ready;
@@ -368,7 +342,7 @@ impl Poller for Lane {
     }
 
     fn reap(&self) -> bool {
-        if !self.control.is_running() {
+        if !self.is_joined() {
             return false;
         }
         let wakers = self.take_completions();
@@ -381,7 +355,7 @@ impl Poller for Lane {
 impl Drop for Lane {
     fn drop(&mut self) {
         let deadline = Instant::now() + DRAIN_TIME;
-        while self.in_flight() > 0 && self.control.is_running() && Instant::now() < deadline {
+        while self.in_flight() > 0 && self.is_joined() && Instant::now() < deadline {
             self.tell();
             self.take_completions().into_iter().for_each(Waker::wake);
             thread::sleep(Duration::from_micros(20));
@@ -389,8 +363,11 @@ impl Drop for Lane {
         let mut lost = false;
         if let Some(mut pair) = self.state.get_mut().pair.take() {
             // A deletion that fails has the controller stopped.
-            let deleted = self.control.is_running() && pair.delete().is_ok();
-            lost = !deleted && wait_until_over(&self.control) == ControlState::Lost;
+            let deleted = self.is_known(&pair) && pair.delete().is_ok();
+            lost = !deleted && !self.control.wait_until_stopped(pair.epoch());
+            if !lost {
+                self.controller.give_back(pair.qid());
+            }
             self.state.get_mut().pair = Some(pair);
         }
         self.give_up(lost);

@@ -7,18 +7,21 @@
 //! - A slot's command id is the slot's number and a generation, which changes with each use: a completion for anything else
 //!   is the controller's fault and ends it.
 //! - A slot whose command was not answered in time is not used again, nor is its memory, as long as the controller runs.
+//! - A [reset](AdminQueue::reset) of the queue, with the controller stopped, ends all of it: who waits finds another epoch.
+//! - What stands (event requests, aborts) nobody waits for; its answer is [news](AdminQueue::news).
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::control::Control;
 use super::registers::{AdminQueues, PAGE_BYTES};
 use crate::nvme::bus::Bus;
 use crate::nvme::error::NvmeError;
 use crate::nvme::queue::bell::Bell;
 use crate::nvme::queue::memory::HostMemory;
-use crate::nvme::queue::ring::{CompletionRing, Found, SubmissionRing};
+use crate::nvme::queue::ring::{CompletionRing, SubmissionRing};
+use crate::nvme::recovery::control::{Control, Late};
+use crate::nvme::recovery::state::{State, Word};
 use crate::nvme::spec::Qid;
 use crate::nvme::spec::command::{Command, DataPointer};
 use crate::nvme::spec::register::{cq_doorbell, sq_doorbell};
@@ -60,6 +63,54 @@ enum Slot {
     Done(Status, u32),
     /// Nobody waits any more, but the controller may still answer.
     Abandoned,
+    /// Nobody waits for the answer, which is news whenever it comes.
+    Standing(Standing),
+}
+
+impl Slot {
+    /// Whether the controller has the command.
+    fn is_in_flight(self) -> bool {
+        matches!(self, Slot::Waiting | Slot::Abandoned | Slot::Standing(_))
+    }
+}
+
+/// A command whose answer nobody waits for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Standing {
+    /// An Asynchronous Event Request.
+    Event,
+    /// An Abort of this command.
+    Abort(Late),
+}
+
+/// The answer to a command that stood.
+#[derive(Clone, Copy, Debug)]
+pub struct News {
+    /// Which command.
+    pub of: Standing,
+    /// Its status.
+    pub status: Status,
+    /// Dword 0.
+    pub result: u32,
+}
+
+/// In which state of the controller a command is executed: no longer than that lasts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Permit {
+    state: State,
+    epoch: u32,
+}
+
+impl Permit {
+    /// As long as state and epoch are those of `word`.
+    pub fn of(word: Word) -> Permit {
+        Permit { state: word.state(), epoch: word.epoch() }
+    }
+
+    /// The epoch.
+    pub fn epoch(self) -> u32 {
+        self.epoch
+    }
 }
 
 /// The admin queue of one controller.
@@ -75,6 +126,10 @@ struct Rings {
     slots: [Slot; SLOTS],
     generations: [u16; SLOTS],
     memory: HostMemory,
+    /// Counts resets of this queue.
+    epoch: u32,
+    /// What stood and was answered. Bounded by the slots, since it is taken before more is sent.
+    news: Vec<News>,
 }
 
 impl AdminQueue {
@@ -89,7 +144,15 @@ impl AdminQueue {
         let sq = SubmissionRing::new(&memory, 0, ENTRIES, sq_bell)?;
         let cq = CompletionRing::new(&memory, PAGE_BYTES, ENTRIES, cq_bell)?;
         let iova = memory.iova();
-        let rings = Rings { sq, cq, slots: [Slot::Free; SLOTS], generations: [0; SLOTS], memory };
+        let rings = Rings {
+            sq,
+            cq,
+            slots: [Slot::Free; SLOTS],
+            generations: [0; SLOTS],
+            memory,
+            epoch: 0,
+            news: Vec::with_capacity(SLOTS),
+        };
         Ok(AdminQueue { state: Mutex::new(rings), timeout, iova })
     }
 
@@ -102,23 +165,62 @@ impl AdminQueue {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Executes a command and waits for its answer. Blocks; `name` is for messages.
+    /// Puts everything into its first state. The controller has stopped, and nothing is in flight any more.
+    pub fn reset(&self) {
+        let mut rings = self.lock();
+        rings.sq.reset();
+        rings.cq.reset();
+        rings.slots = [Slot::Free; SLOTS];
+        rings.news.clear();
+        rings.epoch = rings.epoch.wrapping_add(1);
+    }
+
+    /// Sends a command whose answer nobody waits for. False if there is no room.
+    ///
+    /// # Errors
+    /// Those of the bus.
+    pub fn send_standing(&self, command: Command, what: Standing) -> Result<bool, NvmeError> {
+        let mut rings = self.lock();
+        let Some(slot) = rings.send(command, Data::None)? else { return Ok(false) };
+        rings.slots[slot] = Slot::Standing(what);
+        Ok(true)
+    }
+
+    /// How many commands of this kind stand.
+    pub fn standing(&self, is: impl Fn(Standing) -> bool) -> usize {
+        let rings = self.lock();
+        rings.slots.iter().filter(|slot| matches!(slot, Slot::Standing(what) if is(*what))).count()
+    }
+
+    /// Looks at the completion queue, and takes what stood and was answered.
+    ///
+    /// # Errors
+    /// [`NvmeError::Absurd`] and those of the bus.
+    pub fn news(&self, control: &Control) -> Result<Vec<News>, NvmeError> {
+        let mut rings = self.lock();
+        rings.reap(control)?;
+        Ok(std::mem::take(&mut rings.news))
+    }
+
+    /// Executes a command and waits for its answer. Blocks; `name` is for messages. `permit` is for the state that the
+    /// controller is in.
     ///
     /// # Errors
     /// [`NvmeError::Refused`] with the status; [`NvmeError::Unanswered`] after the deadline, [`NvmeError::Absurd`] for an
-    /// answer to nothing, and those of the bus, after each of which the controller is given up; [`NvmeError::Stopped`] if
-    /// it was.
+    /// answer to nothing, and those of the bus, after each of which the controller is stopped; [`NvmeError::Stopped`] if
+    /// the state has changed.
     pub fn execute(
         &self,
-        control: &Arc<Control>,
+        control: &Control,
+        permit: Permit,
         name: &'static str,
         command: Command,
         data: Data,
     ) -> Result<Answer, NvmeError> {
-        let result = self.attempt(control, name, command, data);
+        let result = self.attempt(control, permit, name, command, data);
         match &result {
             Ok(_) | Err(NvmeError::Refused { .. } | NvmeError::Stopped { .. } | NvmeError::Memory(_)) => {}
-            Err(error) => control.fail(error),
+            Err(error) => control.fail(permit.epoch, error),
         }
         result
     }
@@ -126,22 +228,21 @@ impl AdminQueue {
     fn attempt(
         &self,
         control: &Control,
+        permit: Permit,
         name: &'static str,
         command: Command,
         data: Data,
     ) -> Result<Answer, NvmeError> {
         let start = Instant::now();
         let mut pause = Pause::new(start);
-        let unanswered = || NvmeError::Unanswered {
-            address: control.address().to_owned(),
-            command: name,
-            timeout_ms: self.timeout.as_millis() as u64,
-        };
         let mut sent = None;
         loop {
-            control.check()?;
             let late = start.elapsed() >= self.timeout;
             let mut rings = self.lock();
+            // With the lock held: the queue is reset after the state has changed.
+            if Permit::of(control.word()) != permit {
+                return Err(control.stopped());
+            }
             rings.reap(control)?;
             match sent {
                 None => sent = rings.send(command, data)?,
@@ -155,7 +256,9 @@ impl AdminQueue {
                 if let Some(slot) = sent {
                     rings.slots[slot] = Slot::Abandoned;
                 }
-                return Err(unanswered());
+                let timeout_ms = self.timeout.as_millis() as u64;
+                let address = control.address().to_owned();
+                return Err(NvmeError::Unanswered { address, command: name, timeout_ms });
             }
             drop(rings);
             pause.wait();
@@ -221,7 +324,7 @@ impl Rings {
                 Some(("SQID", u64::from(found.sq_id()), "0, the admin queue".to_owned()))
             } else if found.sq_head() >= self.sq.len() {
                 Some(("SQHD", u64::from(found.sq_head()), format!("below {}", self.sq.len())))
-            } else if !known || !matches!(self.slots[slot], Slot::Waiting | Slot::Abandoned) {
+            } else if !known || !self.slots[slot].is_in_flight() {
                 Some(("CID", u64::from(found.cid()), "that of a command in flight".to_owned()))
             } else {
                 None
@@ -230,16 +333,17 @@ impl Rings {
                 let (address, of) = (control.address().to_owned(), "an admin completion".to_owned());
                 return Err(NvmeError::Absurd { address, of, what, value, expected });
             }
+            let (status, result) = (found.status(), self.cq.result(found));
             self.slots[slot] = match self.slots[slot] {
                 Slot::Abandoned => Slot::Free,
-                _ => Slot::Done(found.status(), self.answer(found)),
+                Slot::Standing(of) => {
+                    self.news.push(News { of, status, result });
+                    Slot::Free
+                }
+                _ => Slot::Done(status, result),
             };
         }
         Ok(self.cq.tell()?)
-    }
-
-    fn answer(&self, found: Found) -> u32 {
-        self.cq.result(found)
     }
 
     fn finish(

@@ -1,38 +1,40 @@
 //! [`NvmeController`]: a started controller, shared by all that use it in the process.
 //!
 //! Invariants:
-//! - As long as it lives the controller is enabled or given up ([`control`]); when the last handle goes, it is shut down as
-//!   the specification asks for, and the memory of its queues is unmapped after that.
-//! - An I/O queue number is in use by one queue pair, or free. One whose deletion failed is never used again.
+//! - As long as it lives the controller is driven, brought back, or given up ([`super::recovery`]); when the last handle
+//!   goes, it is shut down as the specification asks for, and the memory of its queues is unmapped after that.
+//! - An I/O queue number is in use by one queue pair, or free. One whose deletion failed is free again once the controller
+//!   has been reset.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use corelane_engine::aio::AioHandle;
-use zerocopy::FromBytes;
 
 pub mod admin;
-pub mod control;
+pub mod core;
 pub mod passthrough;
 mod queues;
 pub mod registers;
 mod shadow;
 
-use admin::{AdminQueue, Answer, Data};
-use control::{Control, State};
+use self::core::{Core, Known, read};
+use admin::{Answer, Data, Permit};
 use registers::Registers;
-use shadow::ShadowMemory;
 
 use super::bus::Bus;
 use super::error::NvmeError;
 use super::interrupt::{VectorUse, Vectors};
 use super::leaf::share::Hosts;
 use super::options::ControllerOptions;
+use super::recovery::control::Control;
+use super::recovery::event::ControllerEvent;
+use super::recovery::restart::{Stop, stop};
+use super::recovery::state::State;
+use super::recovery::warden::Warden;
 use super::spec::command::Command;
 use super::spec::feature;
 use super::spec::identify::{
-    AdminCommands, COMMAND_SET_NVM, IDENTIFY_BYTES, IdentifyController, IdentifyNvmController, NamespaceList,
-    cns,
+    COMMAND_SET_NVM, IDENTIFY_BYTES, IdentifyController, IdentifyNvmController, NamespaceList, cns,
 };
 use super::spec::namespace::IdentifyNamespace;
 use super::spec::register::Version;
@@ -42,17 +44,12 @@ use queues::QueueIds;
 
 /// A started controller.
 pub struct NvmeController {
-    control: Arc<Control>,
-    admin: Arc<AdminQueue>,
-    identify: Box<IdentifyController>,
-    /// What it says of its NVM command set, if it does.
-    nvm: Option<Box<IdentifyNvmController>>,
+    core: Arc<Core>,
+    warden: Warden,
     queues: Mutex<QueueIds>,
-    shadow: Option<Arc<ShadowMemory>>,
-    /// Made when the first queue wants an interrupt.
-    vectors: Mutex<Option<Vectors>>,
     /// Lanes that lend their queue to others.
     hosts: Hosts,
+    identify: Box<IdentifyController>,
 }
 
 impl NvmeController {
@@ -71,41 +68,47 @@ impl NvmeController {
         }
         let registers = Registers::open(bus)?;
         registers.disable()?;
-        let timeout = Duration::from_millis(options.admin_timeout_ms);
-        let stride_bytes = registers.capabilities().doorbell_stride_bytes();
-        let admin = Arc::new(AdminQueue::new(registers.bus().as_ref(), stride_bytes, timeout)?);
-        if let Err(error) = registers.enable(admin.queues()) {
-            stop_half_started(&registers, &admin);
-            return Err(error);
-        }
-        let control = Control::new(registers);
-        let mut starting = Starting { control, admin, identify: None, disarmed: false };
-        let identify = starting.identify()?;
-        let nvm = starting.identify_nvm(&identify)?;
-        let granted = starting.ask_for_queues(options.queues)?;
-        let shadow = starting.set_up_shadows(&identify, options)?;
-        starting.configure_events(&identify)?;
-        starting.disarmed = true;
-        Ok(Arc::new(NvmeController {
-            control: Arc::clone(&starting.control),
-            admin: Arc::clone(&starting.admin),
-            identify,
-            nvm,
-            queues: Mutex::new(QueueIds::new(granted)),
-            shadow,
-            vectors: Mutex::new(None),
-            hosts: Hosts::default(),
-        }))
+        let core = Core::new(registers, options)?;
+        let warden = Warden::start(&core)?;
+        let starting = Starting { core, warden: Some(warden) };
+        let known = starting.set_up()?;
+        starting.run(known)
+    }
+
+    /// What it said when it was started.
+    fn known(&self) -> Option<&Known> {
+        self.core.known.get()
+    }
+
+    /// Has `hook` called at every event of the controller, on a thread of the controller's, which it must not keep for long:
+    /// deadlines are kept there. It must not drop the last handle on the controller.
+    pub fn on_event(&self, hook: impl Fn(&ControllerEvent) + Send + Sync + 'static) {
+        self.core.hooks.add(hook);
+    }
+
+    /// What becomes of the controller now.
+    pub fn state(&self) -> State {
+        self.core.control.state()
+    }
+
+    /// How it was started.
+    pub fn options(&self) -> &ControllerOptions {
+        &self.core.options
+    }
+
+    /// How often it was reset and brought back.
+    pub fn resets(&self) -> u64 {
+        self.warden.resets()
     }
 
     /// What the controller is called on its bus.
     pub fn address(&self) -> &str {
-        self.control.address()
+        self.core.control.address()
     }
 
     /// The bus behind it.
     pub fn bus(&self) -> &Arc<dyn Bus> {
-        self.control.registers().bus()
+        self.core.control.registers().bus()
     }
 
     /// What it said of itself.
@@ -115,12 +118,12 @@ impl NvmeController {
 
     /// What it said of its NVM command set, if it did.
     pub fn identify_nvm(&self) -> Option<&IdentifyNvmController> {
-        self.nvm.as_deref()
+        self.known()?.nvm.as_deref()
     }
 
     /// The specification that it follows.
     pub fn version(&self) -> Version {
-        self.control.registers().version()
+        self.core.control.registers().version()
     }
 
     /// How many I/O queue pairs there can be.
@@ -130,26 +133,26 @@ impl NvmeController {
 
     /// Whether it has shadow doorbells, and they are in use.
     pub fn has_shadow_doorbells(&self) -> bool {
-        self.shadow.is_some()
+        self.known().is_some_and(|known| known.shadow.is_some())
     }
 
     /// The most entries of an I/O queue.
     pub fn max_queue_entries(&self) -> u32 {
-        self.control.registers().capabilities().max_queue_entries()
+        self.core.control.registers().capabilities().max_queue_entries()
     }
 
     /// The largest transfer in bytes, if it has a limit.
     pub fn max_transfer_bytes(&self) -> Option<u64> {
-        self.identify.max_transfer_bytes(self.control.registers().capabilities().min_page_shift())
+        self.identify.max_transfer_bytes(self.core.control.registers().capabilities().min_page_shift())
     }
 
     /// The smallest memory page as a power of two of bytes: the unit of some limits.
     pub(super) fn min_page_shift(&self) -> u32 {
-        self.control.registers().capabilities().min_page_shift()
+        self.core.control.registers().capabilities().min_page_shift()
     }
 
     pub(super) fn control(&self) -> &Arc<Control> {
-        &self.control
+        &self.core.control
     }
 
     pub(super) fn hosts(&self) -> &Hosts {
@@ -160,17 +163,44 @@ impl NvmeController {
         self.queues.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Executes an admin command and waits for its answer. Blocks.
+    /// Executes an admin command that only asks, and waits for its answer. While the controller is brought back it waits for
+    /// that first. Blocks.
     ///
     /// # Errors
-    /// As [`AdminQueue::execute`].
+    /// As [`AdminQueue::execute`](admin::AdminQueue::execute).
     pub(super) fn admin(
         &self,
         name: &'static str,
         command: Command,
         data: Data,
     ) -> Result<Answer, NvmeError> {
-        self.admin.execute(&self.control, name, command, data)
+        let mut attempts = 3;
+        loop {
+            attempts -= 1;
+            let word = self.core.control.settled()?;
+            match self.core.execute(Permit::of(word), name, command, data) {
+                // It was reset meanwhile. What is asked for here changes nothing that it would have forgotten.
+                Err(NvmeError::Stopped { .. })
+                    if attempts > 0 && self.core.control.word().epoch() != word.epoch() => {}
+                result => return result,
+            }
+        }
+    }
+
+    /// Executes an admin command of whatever kind, once, and waits for its answer. While the controller is brought back it
+    /// waits for that first. Blocks.
+    ///
+    /// # Errors
+    /// As [`AdminQueue::execute`](admin::AdminQueue::execute), and with it the epoch in which it was sent.
+    fn admin_once(
+        &self,
+        name: &'static str,
+        command: Command,
+        data: Data,
+    ) -> Result<Answer, (NvmeError, Option<u32>)> {
+        let word = self.core.control.settled().map_err(|error| (error, None))?;
+        let result = self.core.execute(Permit::of(word), name, command, data);
+        result.map_err(|error| (error, Some(word.epoch())))
     }
 
     /// The numbers of the active namespaces, in order. Blocks.
@@ -239,9 +269,11 @@ impl NvmeController {
 
     /// The interrupt of a queue, for the lane that waits for it. `None` where the function has no interrupts.
     fn vector(&self, qid: Qid, lane: AioHandle) -> Result<Option<VectorUse>, NvmeError> {
-        let mut vectors = self.vectors.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut vectors = self.core.vectors();
         if vectors.is_none() {
             *vectors = Vectors::enable(self.bus().as_ref(), self.queue_count())?;
+            // It has an interrupt of the admin queue's to wait for.
+            self.core.control.ring();
         }
         Ok(vectors.as_ref().and_then(|vectors| vectors.of(qid, lane)))
     }
@@ -255,19 +287,16 @@ impl std::fmt::Debug for NvmeController {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("NvmeController")
             .field("address", &self.address())
-            .field("state", &self.control.state())
+            .field("state", &self.core.control.state())
             .finish_non_exhaustive()
     }
 }
 
 impl Drop for NvmeController {
     fn drop(&mut self) {
-        let rtd3e_us = self.identify.rtd3e.get();
-        if !end(&self.control, Some(rtd3e_us)) {
-            std::mem::forget(Arc::clone(&self.admin));
-            std::mem::forget(self.shadow.clone());
-        }
-        if self.vectors.get_mut().is_ok_and(|vectors| vectors.is_some())
+        self.warden.end();
+        end(&self.core, Some(self.identify.rtd3e.get()));
+        if self.core.vectors().is_some()
             && let Err(error) = self.bus().set_interrupts(&[])
         {
             tracing::debug!(controller = self.address(), %error, "interrupts stay set");
@@ -275,155 +304,64 @@ impl Drop for NvmeController {
     }
 }
 
-/// Ends the driving of a controller. True if it provably uses no memory any more.
-fn end(control: &Arc<Control>, rtd3e_us: Option<u32>) -> bool {
-    if control.is_running() {
+/// Ends the driving of a controller, whose warden has ended. What it may use for ever stays mapped.
+fn end(core: &Arc<Core>, rtd3e_us: Option<u32>) {
+    let control = &core.control;
+    if !control.state().is_final() {
         let registers = control.registers();
-        let quiet = rtd3e_us.map_or(Ok(()), |rtd3e_us| registers.shut_down(rtd3e_us));
-        if let Err(error) = quiet {
+        if let Some(rtd3e_us) = rtd3e_us.filter(|_| control.is_running())
+            && let Err(error) = registers.shut_down(rtd3e_us)
+        {
             tracing::warn!(controller = control.address(), %error, "shutting down");
         }
-        return match registers.disable() {
-            Ok(()) => true,
-            Err(error) => {
-                control.fail(&error);
-                wait_until_over(control) == State::Stopped
-            }
-        };
+        control.close(if matches!(stop(registers), Stop::Lost) { State::Lost } else { State::Stopped });
     }
-    wait_until_over(control) == State::Stopped
-}
-
-/// Waits until a controller that failed is stopped or lost, which takes as long as it asks for at most.
-pub(super) fn wait_until_over(control: &Control) -> State {
-    loop {
-        match control.state() {
-            State::Running | State::Stopping => std::thread::sleep(Duration::from_micros(200)),
-            over => return over,
-        }
+    if control.state() == State::Lost {
+        tracing::error!(controller = control.address(), "memory that it may still use is leaked");
+        std::mem::forget(Arc::clone(core));
     }
 }
 
-fn stop_half_started(registers: &Registers, admin: &Arc<AdminQueue>) {
-    let gone = |error: &NvmeError| error.is_gone();
-    let stopped = registers.disable().map_or_else(|error| gone(&error), |()| true);
-    if !stopped && registers.bus().reset().is_err() {
-        std::mem::forget(Arc::clone(admin));
-    }
-}
-
-/// A structure that fits its buffer: identify data is asked for in its own length.
-fn read<T: FromBytes + zerocopy::FromZeros>(answer: &Answer) -> Box<T> {
-    let mut value = T::new_zeroed();
-    if let Ok((found, _)) = T::read_from_prefix(&answer.data) {
-        value = found;
-    }
-    Box::new(value)
-}
-
-/// A controller that is enabled but not yet known. Its drop ends it, unless it is disarmed.
+/// A controller that is not yet known. Its drop ends it, unless it runs.
 struct Starting {
-    control: Arc<Control>,
-    admin: Arc<AdminQueue>,
-    identify: Option<u32>,
-    disarmed: bool,
+    core: Arc<Core>,
+    warden: Option<Warden>,
 }
 
 impl Drop for Starting {
     fn drop(&mut self) {
-        if !self.disarmed && !end(&self.control, self.identify) {
-            std::mem::forget(Arc::clone(&self.admin));
+        if let Some(warden) = &mut self.warden {
+            warden.end();
+            let identified = self.core.known.get().map(|known| known.identify.rtd3e.get());
+            end(&self.core, identified);
         }
     }
 }
 
 impl Starting {
-    fn admin(&self, name: &'static str, command: Command, data: Data) -> Result<Answer, NvmeError> {
-        self.admin.execute(&self.control, name, command, data)
+    fn set_up(&self) -> Result<Known, NvmeError> {
+        let core = &self.core;
+        let permit = Permit::of(core.control.word());
+        core.control.registers().enable(core.admin.queues())?;
+        let identify = core.identify(permit)?;
+        let nvm = core.identify_nvm(permit)?;
+        let granted = core.ask_for_queues(permit, core.options.queues)?;
+        let shadow = core.make_shadows(permit, &identify)?;
+        core.configure_events(permit, &identify)?;
+        Ok(Known { identify, nvm, granted, shadow })
     }
 
-    fn absurd(&self, what: &'static str, value: u64, expected: &str) -> NvmeError {
-        let (address, expected) = (self.control.address().to_owned(), expected.to_owned());
-        NvmeError::Absurd { address, of: "itself".to_owned(), what, value, expected }
-    }
-
-    fn identify(&mut self) -> Result<Box<IdentifyController>, NvmeError> {
-        let command = Command::identify(cns::CONTROLLER, Nsid::NONE, COMMAND_SET_NVM);
-        let answer = self.admin("Identify (controller)", command, Data::In(IDENTIFY_BYTES))?;
-        let identify = read::<IdentifyController>(&answer);
-        self.identify = Some(identify.rtd3e.get());
-        if !identify.has_usual_entries() {
-            let sizes = u64::from(identify.cqes) << 8 | u64::from(identify.sqes);
-            return Err(self.absurd("CQES and SQES", sizes, "44h and 66h: entries of 16 and 64 bytes"));
+    fn run(mut self, known: Known) -> Result<Arc<NvmeController>, NvmeError> {
+        let core = Arc::clone(&self.core);
+        let (identify, granted) = (known.identify.clone(), known.granted);
+        // Nobody else sets it.
+        let _ = core.known.set(known);
+        if !core.control.become_state(State::Running) {
+            return Err(core.control.stopped());
         }
-        if identify.nn.get() == 0 || identify.nn.get() == u32::MAX {
-            return Err(self.absurd("NN", identify.nn.get().into(), "from 1 to FFFFFFFEh"));
-        }
-        if identify.cntrltype > 1 {
-            return Err(self.absurd("CNTRLTYPE", identify.cntrltype.into(), "1, a controller for I/O"));
-        }
-        Ok(identify)
-    }
-
-    /// Asks for the limits of the NVM command set. Controllers of before 1.4 do not know the question, and others may
-    /// refuse it.
-    fn identify_nvm(&self, _: &IdentifyController) -> Result<Option<Box<IdentifyNvmController>>, NvmeError> {
-        if self.control.registers().version() < Version::new(1, 4, 0) {
-            return Ok(None);
-        }
-        let command = Command::identify(cns::COMMAND_SET_CONTROLLER, Nsid::NONE, COMMAND_SET_NVM);
-        match self.admin("Identify (NVM command set)", command, Data::In(IDENTIFY_BYTES)) {
-            Ok(answer) => Ok(Some(read::<IdentifyNvmController>(&answer))),
-            Err(NvmeError::Refused { .. }) => Ok(None),
-            Err(error) => Err(error),
-        }
-    }
-
-    fn ask_for_queues(&self, queues: u16) -> Result<u32, NvmeError> {
-        let value = feature::number_of_queues(queues);
-        let command = Command::set_feature(feature::id::NUMBER_OF_QUEUES, Nsid::NONE, value);
-        let answer = self.admin("Set Features (number of queues)", command, Data::None)?;
-        Ok(feature::granted_queues(answer.result).min(queues.into()))
-    }
-
-    fn set_up_shadows(
-        &self,
-        identify: &IdentifyController,
-        options: &ControllerOptions,
-    ) -> Result<Option<Arc<ShadowMemory>>, NvmeError> {
-        if !options.shadow_doorbells || !identify.admin_commands().contains(AdminCommands::DOORBELL_BUFFERS) {
-            return Ok(None);
-        }
-        let registers = self.control.registers();
-        let memory =
-            ShadowMemory::new(registers.bus().as_ref(), registers.capabilities().doorbell_stride_bytes())?;
-        match self.admin("Doorbell Buffer Config", memory.command(), Data::None) {
-            Ok(_) => Ok(Some(Arc::new(memory))),
-            Err(NvmeError::Refused { status, .. }) => {
-                tracing::info!(controller = self.control.address(), %status, "no shadow doorbells");
-                Ok(None)
-            }
-            Err(error) => {
-                // It may have taken the buffers all the same.
-                std::mem::forget(memory);
-                Err(error)
-            }
-        }
-    }
-
-    /// Says which events are of interest. What the controller does not offer is not asked for, and a refusal does no harm.
-    fn configure_events(&self, identify: &IdentifyController) -> Result<(), NvmeError> {
-        let offered = feature::AsyncEvents::from_bits_truncate(identify.oaes.get());
-        let health = feature::AsyncEvents::SPARE
-            | feature::AsyncEvents::TEMPERATURE
-            | feature::AsyncEvents::RELIABILITY
-            | feature::AsyncEvents::READ_ONLY
-            | feature::AsyncEvents::BACKUP;
-        let value = (health | offered & feature::AsyncEvents::NAMESPACES).bits();
-        let command = Command::set_feature(feature::id::ASYNC_EVENTS, Nsid::NONE, value);
-        match self.admin("Set Features (events)", command, Data::None) {
-            Ok(_) | Err(NvmeError::Refused { .. }) => Ok(()),
-            Err(error) => Err(error),
-        }
+        core.control.ring();
+        let Some(warden) = self.warden.take() else { return Err(core.control.stopped()) };
+        let queues = Mutex::new(QueueIds::new(granted));
+        Ok(Arc::new(NvmeController { core, warden, queues, hosts: Hosts::default(), identify }))
     }
 }

@@ -9,15 +9,15 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::admin::Data;
-use super::control::State;
+use super::NvmeController;
+use super::admin::{Data, Permit};
 use super::registers::PAGE_BYTES;
-use super::{NvmeController, wait_until_over};
 use crate::nvme::bus::Bus;
 use crate::nvme::error::NvmeError;
 use crate::nvme::queue::memory::HostMemory;
 use crate::nvme::queue::pair::QueuePair;
 use crate::nvme::queue::prp::{self, ENTRIES, List};
+use crate::nvme::recovery::state::State;
 use crate::nvme::spec::command::{Command, DataPointer};
 use crate::nvme::spec::feature;
 use crate::nvme::spec::opcode::admin;
@@ -151,14 +151,16 @@ impl NvmeController {
         self.check_admin(&command)?;
         self.check_any(&command, &data)?;
         let lent = Lent::new(self.bus().as_ref(), &mut command, &data, &metadata)?;
-        match self.admin("the admin command", command, Data::None) {
+        match self.admin_once("the admin command", command, Data::None) {
             Ok(answer) => {
                 lent.take_back(data, metadata)?;
                 Ok(PassthroughAnswer { status: Status::SUCCESS, result: answer.result.into() })
             }
-            Err(NvmeError::Refused { status, .. }) => Ok(PassthroughAnswer { status, result: 0 }),
-            Err(error) => {
-                self.keep_until_over(lent);
+            Err((NvmeError::Refused { status, .. }, _)) => Ok(PassthroughAnswer { status, result: 0 }),
+            // It was not sent.
+            Err((error, None)) => Err(error),
+            Err((error, Some(epoch))) => {
+                self.keep_until_stopped(lent, epoch, &error);
                 Err(error)
             }
         }
@@ -216,12 +218,12 @@ impl NvmeController {
         Ok(())
     }
 
-    /// Frees the memory of a command that failed with the controller, as soon as that may be.
-    fn keep_until_over(&self, lent: Lent) {
-        if !self.control().is_running() && wait_until_over(self.control()) == State::Stopped {
-            return drop(lent);
+    /// Stops the controller, unless it was, and frees the memory of a command of `epoch` that failed with it.
+    fn keep_until_stopped(&self, lent: Lent, epoch: u32, error: &NvmeError) {
+        self.control().fail(epoch, error);
+        if !self.control().wait_until_stopped(epoch) {
+            std::mem::forget(lent);
         }
-        std::mem::forget(lent);
     }
 }
 
@@ -231,7 +233,7 @@ const HOST_MEMORY_BUFFER: u8 = 0x0d;
 const MOST_BYTES: u64 = 1 << 30;
 
 impl PassthroughQueue {
-    /// Executes an I/O command of the user's. Blocks. As [`NvmeController::admin_passthrough`].
+    /// Executes an I/O command of the user's, once: it is not sent again after a reset. Blocks. As [`NvmeController::admin_passthrough`].
     ///
     /// # Errors
     /// [`NvmeError::NotAllowed`] for a command with flags and for more data than MDTS allows; those of memory; and those
@@ -243,6 +245,7 @@ impl PassthroughQueue {
         metadata: Transfer<'_>,
     ) -> Result<PassthroughAnswer, NvmeError> {
         self.controller.check_any(&command, &data)?;
+        self.join()?;
         let lent = Lent::new(self.controller.bus().as_ref(), &mut command, &data, &metadata)?;
         match self.attempt(command) {
             Ok(answer) => {
@@ -252,16 +255,36 @@ impl PassthroughQueue {
                 Ok(answer)
             }
             Err(error) => {
-                self.controller.control().fail(&error);
-                self.controller.keep_until_over(lent);
+                self.controller.keep_until_stopped(lent, self.pair.epoch(), &error);
                 Err(error)
             }
         }
     }
 
+    /// Has the queues made again if the controller was reset since.
+    fn join(&mut self) -> Result<(), NvmeError> {
+        let word = self.controller.control().settled()?;
+        if word.epoch() == self.pair.epoch() {
+            return Ok(());
+        }
+        self.pair.pull_back(|_, _| {});
+        if let Some(plan) = self.pair.plan() {
+            self.controller.create_both(Permit::of(word), plan)?;
+            self.pair.joined(word.epoch());
+        }
+        Ok(())
+    }
+
+    /// Whether the controller still knows the queues.
+    fn check(&self) -> Result<(), NvmeError> {
+        let control = self.controller.control();
+        let word = control.word();
+        let known = word.state() == State::Running && word.epoch() == self.pair.epoch();
+        if known { Ok(()) } else { Err(control.stopped()) }
+    }
+
     fn attempt(&mut self, mut command: Command) -> Result<PassthroughAnswer, NvmeError> {
-        let control = Arc::clone(self.controller.control());
-        control.check()?;
+        self.check()?;
         let start = Instant::now();
         self.pair.push(TAG, &mut command);
         self.pair.tell_pushed()?;
@@ -275,9 +298,10 @@ impl PassthroughQueue {
                 self.pair.tell_taken()?;
                 return Ok(answer);
             }
-            control.check()?;
+            self.check()?;
             if late {
-                let (address, timeout_ms) = (control.address().to_owned(), self.timeout.as_millis() as u64);
+                let (address, timeout_ms) =
+                    (self.controller.address().to_owned(), self.timeout.as_millis() as u64);
                 return Err(NvmeError::Unanswered { address, command: "the I/O command", timeout_ms });
             }
             if start.elapsed() < SPIN {
@@ -292,12 +316,11 @@ impl PassthroughQueue {
 
 impl Drop for PassthroughQueue {
     fn drop(&mut self) {
-        let running = self.controller.control().is_running();
-        if running && self.pair.delete().is_ok() {
-            return;
+        if self.check().is_ok_and(|()| self.pair.delete().is_ok())
+            || self.controller.control().wait_until_stopped(self.pair.epoch())
+        {
+            return self.controller.give_back(self.pair.qid());
         }
-        if wait_until_over(self.controller.control()) != State::Stopped {
-            self.pair.leak();
-        }
+        self.pair.leak();
     }
 }

@@ -5,13 +5,12 @@ use std::sync::Arc;
 use corelane_engine::aio::AioHandle;
 
 use super::NvmeController;
-use super::admin::Data;
-use super::control::State;
+use super::admin::{Data, Permit};
 use super::registers::PAGE_BYTES;
 use crate::nvme::error::NvmeError;
 use crate::nvme::queue::bell::Bell;
 use crate::nvme::queue::memory::HostMemory;
-use crate::nvme::queue::pair::{Parts, QueuePair};
+use crate::nvme::queue::pair::{Parts, Plan, QueuePair};
 use crate::nvme::queue::ring::{CompletionRing, SubmissionRing};
 use crate::nvme::spec::Qid;
 use crate::nvme::spec::command::Command;
@@ -54,8 +53,9 @@ impl NvmeController {
         tags.next_power_of_two().clamp(2, most.max(2))
     }
 
-    /// Creates a queue pair for `tags` commands and those of `more` tags as far as there is room, with an interrupt for `lane` if one is asked for and there is one. `None`
-    /// if all queue numbers are in use. Blocks.
+    /// Creates a queue pair for `tags` commands and those of `more` tags as far as there is room, with an interrupt for
+    /// `lane` if one is asked for and there is one. `None` if all queue numbers are in use. While the controller is brought
+    /// back it waits for that first. Blocks.
     ///
     /// # Errors
     /// Those of memory, the bus and admin commands.
@@ -63,17 +63,25 @@ impl NvmeController {
         self: &Arc<Self>,
         tags: u32,
         more: u32,
-        lane: Option<AioHandle>,
+        lane: Option<&AioHandle>,
     ) -> Result<Option<QueuePair>, NvmeError> {
-        let Some(qid) = self.queue_ids().take() else { return Ok(None) };
-        match self.create_numbered(qid, (tags, more), lane) {
-            Ok(pair) => Ok(Some(pair)),
-            Err(error) => {
-                // After anything but a refusal the controller is given up, and the number with it.
-                if matches!(error, NvmeError::Refused { .. } | NvmeError::Memory(_)) {
+        let mut attempts = 3;
+        loop {
+            attempts -= 1;
+            let Some(qid) = self.queue_ids().take() else { return Ok(None) };
+            let epoch = self.core.control.word().epoch();
+            match self.create_numbered(qid, (tags, more), lane) {
+                Ok(pair) => return Ok(Some(pair)),
+                Err(error) => {
                     self.queue_ids().give_back(qid);
+                    // It may have been reset meanwhile, and has forgotten what there was of the queues.
+                    let reset = attempts > 0
+                        && matches!(error, NvmeError::Stopped { .. })
+                        && self.core.control.settled().is_ok_and(|word| word.epoch() != epoch);
+                    if !reset {
+                        return Err(error);
+                    }
                 }
-                Err(error)
             }
         }
     }
@@ -82,89 +90,85 @@ impl NvmeController {
         self: &Arc<Self>,
         qid: Qid,
         (tags, more): (u32, u32),
-        lane: Option<AioHandle>,
+        lane: Option<&AioHandle>,
     ) -> Result<QueuePair, NvmeError> {
+        let permit = Permit::of(self.core.control.settled()?);
         let entries = self.queue_entries(tags);
         let sq_bytes = (entries as usize * size_of::<Command>()).next_multiple_of(PAGE_BYTES);
         let bus = self.bus();
         // Submissions first, completions behind them: each starts on a page, as its creation asks for.
         let cq_bytes = (entries as usize * 16).next_multiple_of(PAGE_BYTES);
         let memory = HostMemory::new(bus.as_ref(), sq_bytes + cq_bytes)?;
-        let stride_bytes = self.control.registers().capabilities().doorbell_stride_bytes();
-        let (sq_shadow, cq_shadow) = self.shadow.as_ref().map_or((None, None), |shadow| shadow.of(qid));
+        let stride_bytes = self.core.control.registers().capabilities().doorbell_stride_bytes();
+        let shadow = self.known().and_then(|known| known.shadow.as_ref());
+        let (sq_shadow, cq_shadow) = shadow.map_or((None, None), |shadow| shadow.of(qid));
         let sq_bell = Bell::new(bus.doorbell(sq_doorbell(qid, stride_bytes))?, sq_shadow);
         let cq_bell = Bell::new(bus.doorbell(cq_doorbell(qid, stride_bytes))?, cq_shadow);
         let sq = SubmissionRing::new(&memory, 0, entries, sq_bell)?;
         let cq = CompletionRing::new(&memory, sq_bytes, entries, cq_bell)?;
-        let vector = lane.map_or(Ok(None), |lane| self.vector(qid, lane))?;
-        let created = self.create_both(qid, entries, &memory, sq_bytes, vector.as_ref().map(|v| v.index()));
+        let vector = lane.map_or(Ok(None), |lane| self.vector(qid, lane.clone()))?;
+        let cq_offset = sq_bytes as u64;
+        let parts = Parts { sq, cq, memory, cq_offset, qid, vector };
+        let mut pair = QueuePair::new(Arc::clone(self), parts, tags + more, permit.epoch());
+        let created = pair.plan().map_or(Ok(()), |plan| self.create_both(permit, plan));
         if let Err(error) = created {
-            // After anything but a refusal the controller may have the queues.
+            // After anything but a refusal the controller may have the queues until it is stopped.
             if !matches!(error, NvmeError::Refused { .. }) {
-                self.control.fail(&error);
-                if super::wait_until_over(&self.control) != State::Stopped {
-                    std::mem::forget(memory);
+                self.core.control.fail(permit.epoch(), &error);
+                if !self.core.control.wait_until_stopped(permit.epoch()) {
+                    pair.leak();
                 }
             }
             return Err(error);
         }
-        Ok(QueuePair::new(Arc::clone(self), Parts { sq, cq, memory, qid, vector }, tags + more))
+        Ok(pair)
     }
 
-    fn create_both(
-        &self,
-        qid: Qid,
-        entries: u32,
-        memory: &HostMemory,
-        sq_bytes: usize,
-        vector: Option<u16>,
-    ) -> Result<(), NvmeError> {
-        let mut cq = Command::create_cq(qid, entries, vector);
-        cq.data.prp1 = memory.iova() + sq_bytes as u64;
-        self.admin("Create I/O Completion Queue", cq, Data::None)?;
-        let mut sq = Command::create_sq(qid, entries);
-        sq.data.prp1 = memory.iova();
-        if let Err(error) = self.admin("Create I/O Submission Queue", sq, Data::None) {
-            let delete = Command::delete_queue(admin::DELETE_CQ, qid);
-            if matches!(error, NvmeError::Refused { .. })
-                && let Err(second) = self.admin("Delete I/O Completion Queue", delete, Data::None)
-            {
-                // The queue stays, and its memory must.
-                self.control.fail(&second);
-                return Err(second.into_unanswered(self.address()));
-            }
-            return Err(error);
-        }
-        Ok(())
-    }
-
-    /// Deletes both queues of a pair, and frees their number. Blocks.
+    /// Has the controller make both queues of a pair. Blocks.
     ///
     /// # Errors
-    /// Those of admin commands; the controller is given up then, since it may go on using the queues' memory.
-    pub(crate) fn delete_queues(&self, qid: Qid) -> Result<(), NvmeError> {
-        let sq = Command::delete_queue(admin::DELETE_SQ, qid);
-        let cq = Command::delete_queue(admin::DELETE_CQ, qid);
-        let deleted = self
-            .admin("Delete I/O Submission Queue", sq, Data::None)
-            .and_then(|_| self.admin("Delete I/O Completion Queue", cq, Data::None));
-        match deleted {
-            Ok(_) => {
-                self.queue_ids().give_back(qid);
-                Ok(())
-            }
-            Err(error) => {
-                self.control.fail(&error);
-                Err(error)
-            }
+    /// Those of admin commands. After anything but a refusal the controller is stopped, or will be.
+    pub(crate) fn create_both(&self, permit: Permit, plan: Plan) -> Result<(), NvmeError> {
+        let Plan { qid, entries, sq, cq, vector } = plan;
+        let mut create_cq = Command::create_cq(qid, entries, vector);
+        create_cq.data.prp1 = cq;
+        self.core.execute(permit, "Create I/O Completion Queue", create_cq, Data::None)?;
+        let mut create_sq = Command::create_sq(qid, entries);
+        create_sq.data.prp1 = sq;
+        let created = self.core.execute(permit, "Create I/O Submission Queue", create_sq, Data::None);
+        let Err(error) = created else { return Ok(()) };
+        let delete = Command::delete_queue(admin::DELETE_CQ, qid);
+        if matches!(error, NvmeError::Refused { .. })
+            && let Err(second) = self.core.execute(permit, "Delete I/O Completion Queue", delete, Data::None)
+        {
+            // The queue stays until it is reset.
+            self.core.control.fail(permit.epoch(), &second);
+            return Err(self.core.control.stopped());
         }
+        Err(error)
     }
-}
 
-impl NvmeError {
-    /// A refusal that must not be taken for one that leaves everything as it was.
-    fn into_unanswered(self, address: &str) -> NvmeError {
-        NvmeError::Stopped { address: address.to_owned(), reason: self.to_string() }
+    /// Deletes both queues of a pair, which the controller was told of in `epoch`. Blocks.
+    ///
+    /// # Errors
+    /// Those of admin commands; the controller is stopped then, since it may go on using the queues' memory.
+    pub(crate) fn delete_queues(&self, qid: Qid, epoch: u32) -> Result<(), NvmeError> {
+        let word = self.core.control.word();
+        if word.epoch() != epoch {
+            return Err(self.core.control.stopped());
+        }
+        let (permit, execute) = (Permit::of(word), |name, opcode| {
+            let command = Command::delete_queue(opcode, qid);
+            self.core.execute(Permit::of(word), name, command, Data::None)
+        });
+        let deleted = execute("Delete I/O Submission Queue", admin::DELETE_SQ)
+            .and_then(|_| execute("Delete I/O Completion Queue", admin::DELETE_CQ));
+        deleted.map(drop).inspect_err(|error| self.core.control.fail(permit.epoch(), error))
+    }
+
+    /// The controller has no queue of this number any more.
+    pub(crate) fn give_back(&self, qid: Qid) {
+        self.queue_ids().give_back(qid);
     }
 }
 

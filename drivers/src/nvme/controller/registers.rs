@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::nvme::bus::Bus;
+use crate::nvme::bus::{Bus, BusError};
 use crate::nvme::error::NvmeError;
 use crate::nvme::spec::register::{
     self, Capabilities, Configuration, ReadyTimeouts, ShutdownStatus, Status, Version,
@@ -18,6 +18,8 @@ pub const PAGE_SHIFT: u32 = 12;
 /// The same in bytes.
 pub const PAGE_BYTES: usize = 1 << PAGE_SHIFT;
 
+/// The PCI vendor identifier.
+const PCI_VENDOR: u32 = 0x00;
 /// The PCI command register, and its bits for memory accesses, bus mastering and "no pin interrupts".
 const PCI_COMMAND: u32 = 0x04;
 const PCI_MEMORY: u16 = 1 << 1;
@@ -49,16 +51,20 @@ pub struct AdminQueues {
     pub entries: u16,
 }
 
+fn prepare(bus: &dyn Bus) -> Result<(), BusError> {
+    let mut command = [0; 2];
+    bus.config_read(PCI_COMMAND, &mut command)?;
+    let wanted = u16::from_le_bytes(command) | PCI_MEMORY | PCI_BUS_MASTER | PCI_NO_INTX;
+    bus.config_write(PCI_COMMAND, &wanted.to_le_bytes())
+}
+
 impl Registers {
     /// Makes the function reachable and reads what it can. It may be enabled or not.
     ///
     /// # Errors
     /// Those of the bus, [`NvmeError::Gone`], and [`NvmeError::Unusable`] for a controller that lacks what is needed.
     pub fn open(bus: Arc<dyn Bus>) -> Result<Registers, NvmeError> {
-        let mut command = [0; 2];
-        bus.config_read(PCI_COMMAND, &mut command)?;
-        let wanted = u16::from_le_bytes(command) | PCI_MEMORY | PCI_BUS_MASTER | PCI_NO_INTX;
-        bus.config_write(PCI_COMMAND, &wanted.to_le_bytes())?;
+        prepare(bus.as_ref())?;
         let cap = Capabilities(bus.read64(register::CAP)?);
         if cap.0 == u64::MAX {
             return Err(NvmeError::Gone { address: bus.address().to_owned(), register: "CAP" });
@@ -67,6 +73,38 @@ impl Registers {
         let registers = Registers { bus, cap, version };
         registers.check()?;
         Ok(registers)
+    }
+
+    /// Makes the function reachable again, after a reset or whatever else may have changed that.
+    ///
+    /// # Errors
+    /// Those of the bus.
+    pub fn prepare(&self) -> Result<(), NvmeError> {
+        Ok(prepare(self.bus.as_ref())?)
+    }
+
+    /// Whether there is a function at all: its configuration space has a vendor (PCI 3.0, section 6.1: FFFFh is none).
+    pub fn is_there(&self) -> bool {
+        let mut vendor = [0; 2];
+        self.bus.config_read(PCI_VENDOR, &mut vendor).is_ok()
+            && !matches!(u16::from_le_bytes(vendor), 0 | u16::MAX)
+    }
+
+    /// Finds out whether the controller is as it was left: enabled, ready, without a fatal error.
+    ///
+    /// # Errors
+    /// [`NvmeError::Gone`], [`NvmeError::Fatal`], [`NvmeError::WasReset`] and those of the bus.
+    pub fn check_running(&self) -> Result<(), NvmeError> {
+        let status = self.status()?;
+        if status.is_fatal() {
+            let address = self.bus.address().to_owned();
+            return Err(NvmeError::Fatal { address, what: "running", csts: status.0 });
+        }
+        if !status.is_ready() {
+            let (address, cc) = (self.bus.address().to_owned(), self.configuration()?.0);
+            return Err(NvmeError::WasReset { address, cc, csts: status.0 });
+        }
+        Ok(())
     }
 
     /// The bus.

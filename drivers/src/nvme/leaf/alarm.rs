@@ -51,6 +51,11 @@ impl Alarm {
         }
     }
 
+    /// Whether no interrupt has come since it was armed.
+    pub fn is_waiting(&self) -> bool {
+        self.armed.armed.get() && !self.armed.fired.get()
+    }
+
     /// Passes an interrupt on that this lane has taken, in case others wait for the same vector.
     #[inline]
     pub fn pass_on(&self, vector: &VectorUse) {

@@ -7,34 +7,21 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use corelane_dma::{IoBuf, IoVector, Payload};
-use corelane_engine::aio::Readiness;
 use corelane_engine::block::{Errno, IoError, Tag};
 
 use super::NvmeQueue;
-use super::issue::Offer;
+use super::issue::{Offer, PLAIN};
 use super::link::{Link, Own};
-use crate::nvme::controller::control::State;
-use crate::nvme::controller::wait_until_over;
 use crate::nvme::error::NvmeError;
+use crate::nvme::recovery::state::State;
 use crate::nvme::spec::status::Status;
 
 /// How long a queue that is dropped waits for what is in flight, before its deletion aborts that.
 const DRAIN_TIME: Duration = Duration::from_secs(5);
 
 impl NvmeQueue {
-    /// A turn with a controller that is given up: once it uses no memory any more, everything ends.
-    #[cold]
-    pub(super) fn commit_failed(&mut self) -> Readiness {
-        match self.control.state() {
-            // The lane is woken when it is over.
-            State::Running | State::Stopping => return Readiness::Idle,
-            state => self.end_all(self.control.request_error(), state == State::Lost),
-        }
-        if self.table.borrow().has_ended() { Readiness::Ready } else { Readiness::Idle }
-    }
-
     /// Ends all that is pending and sent. With `leak` the controller may still use the memory.
-    fn end_all(&mut self, error: IoError, leak: bool) {
+    pub(super) fn end_all(&mut self, error: IoError, leak: bool) {
         let mut slots = self.table.borrow();
         while let Some((tag, _)) = slots.take_pending() {
             slots.end(tag, Err(error));
@@ -58,7 +45,7 @@ impl NvmeQueue {
             }
             slots.end(tag, Err(error));
         }
-        self.returned.clear();
+        self.away.clear();
         if let Link::Own(own) = &mut self.link {
             own.host.shut(self.controller.hosts());
             own.host.abort(Status::ABORTED_SQ_DELETION);
@@ -70,7 +57,12 @@ impl NvmeQueue {
     pub(super) fn relink(&mut self) {
         // Its share of the old port ends before the search for a new one.
         match Link::open(&self.controller, &self.ctx, self.tags, self.poll) {
-            Ok(link) => self.link = link,
+            Ok(link) => {
+                self.away.relinked(&link);
+                self.link = link;
+            }
+            // Later, when it has been brought back or given up.
+            Err(NvmeError::Stopped { .. }) if self.control.word() != self.word => return,
             Err(error) => {
                 tracing::error!(controller = self.controller.address(), %error, "a lane is without a queue");
                 self.end_all(Errno::EIO.into(), false);
@@ -83,12 +75,14 @@ impl NvmeQueue {
         }
     }
 
-    /// Sends once more what a host has returned. From its start, since nobody was told of a part.
+    /// Sends again what is due. From its start, since nobody was told of a part.
     #[cold]
     pub(super) fn resend(&mut self) {
+        let mut due = self.away.take_due();
         let mut slots = self.table.borrow();
-        while let Some(tag) = self.returned.pop() {
+        while let Some(tag) = due.pop() {
             let Some(request) = slots.get_mut(tag) else { continue };
+            request.set_note(PLAIN);
             if let Some(part) = self.issuer.parts.get_mut(tag.0 as usize) {
                 part.clear();
             }
@@ -102,51 +96,68 @@ impl NvmeQueue {
                     slots.end(tag, result);
                 }
                 Offer::NoRoom => {
-                    self.returned.push(tag);
-                    return;
+                    due.push(tag);
+                    break;
                 }
             }
         }
+        due.into_iter().for_each(|tag| self.away.send_again(tag));
+    }
+
+    /// Whether what is in flight can come back: the controller runs, and knows these queues.
+    fn may_complete(&self) -> bool {
+        let word = self.control.word();
+        let known = match &self.link {
+            Link::Own(own) => own.pair.epoch() == word.epoch(),
+            Link::Guest(_) => true,
+        };
+        word.state() == State::Running && known
     }
 
     /// Waits for what is in flight, for a while.
     fn drain(&mut self) {
         let deadline = Instant::now() + DRAIN_TIME;
-        while self.link.in_flight() > 0 && self.control.is_running() && Instant::now() < deadline {
+        while self.link.in_flight() > 0 && self.may_complete() && Instant::now() < deadline {
             self.take_completions();
             if let Err(error) = self.link.tell() {
-                self.control.fail(&error.into());
+                self.control.fail(self.word.epoch(), &error.into());
             }
             thread::sleep(Duration::from_micros(20));
         }
     }
 
-    /// Ends the use of the controller. What becomes of it.
-    fn let_go(&mut self) -> State {
-        if self.control.is_running() {
-            let left = self.link.in_flight();
-            match &mut self.link {
-                Link::Own(own) => {
-                    let deleted = own.pair.delete();
-                    own.host.abort(Status::ABORTED_SQ_DELETION);
-                    // Otherwise the controller is being stopped.
-                    if deleted.is_ok() {
-                        return State::Running;
-                    }
+    /// Ends the use of the controller. Whether it uses none of this queue's memory any more.
+    fn let_go(&mut self) -> bool {
+        if let (Some(epoch), Link::Own(own)) = (self.away.finish_joining(), &mut self.link) {
+            own.pair.joined(epoch);
+        }
+        let word = self.control.word();
+        match &mut self.link {
+            Link::Own(own) => {
+                // If it cannot be deleted, the controller is being stopped, or was.
+                let deleted = word.state() == State::Running && own.pair.delete().is_ok();
+                let free = deleted || self.control.wait_until_stopped(own.pair.epoch());
+                own.host.abort(Status::ABORTED_SQ_DELETION);
+                if free {
+                    self.controller.give_back(own.pair.qid());
                 }
-                Link::Guest(_) if left == 0 => return State::Running,
-                Link::Guest(_) => self.control.fail(&NvmeError::Unanswered {
-                    address: self.controller.address().to_owned(),
-                    command: "an I/O command in another lane's queue",
-                    timeout_ms: DRAIN_TIME.as_millis() as u64,
-                }),
+                free
+            }
+            Link::Guest(guest) if guest.in_flight() == 0 => true,
+            Link::Guest(guest) => {
+                guest.abandon();
+                let (address, timeout_ms) =
+                    (self.controller.address().to_owned(), DRAIN_TIME.as_millis() as u64);
+                let command = "an I/O command in another lane's queue";
+                self.control.fail(word.epoch(), &NvmeError::Unanswered { address, command, timeout_ms });
+                let sent_in = match word.state() {
+                    State::Running => word.epoch(),
+                    // It was stopped since they were sent.
+                    _ => word.epoch().wrapping_sub(1),
+                };
+                self.control.wait_until_stopped(sent_in)
             }
         }
-        let over = wait_until_over(&self.control);
-        if let Link::Own(own) = &mut self.link {
-            own.host.abort(Status::ABORTED_SQ_DELETION);
-        }
-        over
     }
 }
 
@@ -162,8 +173,7 @@ impl Drop for NvmeQueue {
             alarm.disarm(vector);
         }
         self.drain();
-        let state = self.let_go();
-        if state != State::Lost {
+        if self.let_go() {
             return;
         }
         tracing::error!(controller = self.controller.address(), "memory that it may still use is leaked");

@@ -81,7 +81,7 @@ impl Link {
         let lane = (poll != Polling::On).then(|| ctx.handle());
         let deadline = Instant::now() + PATIENCE;
         loop {
-            if let Some(pair) = controller.create_queues(tags, HOST_SLOTS, lane.clone())? {
+            if let Some(pair) = controller.create_queues(tags, HOST_SLOTS, lane.as_ref())? {
                 let host = Host::open(controller.hosts(), ctx, tags);
                 return Ok(Link::Own(Own { pair, host }));
             }
@@ -89,7 +89,7 @@ impl Link {
                 return Ok(Link::Guest(Guest::new(port, ctx)));
             }
             // Those that have the queues are just opening or closing them.
-            controller.control().check()?;
+            controller.control().settled()?;
             if Instant::now() >= deadline {
                 break;
             }

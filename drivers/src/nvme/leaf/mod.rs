@@ -8,6 +8,7 @@
 //! - The table is not borrowed while anything but this queue's own code runs.
 
 mod alarm;
+mod away;
 mod close;
 mod issue;
 mod lane_dma;
@@ -22,16 +23,18 @@ use corelane_engine::aio::{AioContext, Readiness};
 use corelane_engine::block::{BlockError, LeafQueue, LeafSlots, LeafTable, Tag};
 
 use alarm::Alarm;
+use away::{Away, Verdict};
 use issue::{Issuer, Offer, PLAIN};
 use link::{Link, Own, Way};
 use share::HOST_SLOTS;
 
 use super::controller::NvmeController;
-use super::controller::control::{Control, LaneGuard};
 use super::error::NvmeError;
 use super::namespace::Namespace;
 use super::options::Polling;
 use super::queue::pair::MAX_TAGS;
+use super::recovery::control::{Control, LaneGuard};
+use super::recovery::state::{State, Word};
 
 /// How often an adaptive queue looks in vain before it waits for the interrupt: some 50 µs of a lane that does nothing else.
 const ADAPTIVE_LOOKS: u32 = 1000;
@@ -42,16 +45,18 @@ pub struct NvmeQueue {
     link: Link,
     issuer: Issuer,
     control: Arc<Control>,
+    /// State and tick of the controller as they were acted on; as long as nothing has changed, all is well.
+    word: Word,
     poll: Polling,
     /// Looks in vain since the last completion.
     idle_looks: u32,
     alarm: Option<Alarm>,
-    /// What a host has returned, to be sent another way.
-    returned: Vec<Tag>,
+    /// What goes beyond sending once, and what is to be sent again.
+    away: Away,
     tags: u32,
     ctx: AioContext,
     controller: Arc<NvmeController>,
-    _lane: LaneGuard,
+    lane: LaneGuard,
 }
 
 impl NvmeQueue {
@@ -73,24 +78,27 @@ impl NvmeQueue {
             return Err(BlockError::Range { what: "the queue depth", value: tags.into(), expected });
         }
         let failed = |error: NvmeError| error.into_open(controller.address());
-        controller.control().check().map_err(failed)?;
+        controller.control().settled().map_err(failed)?;
         let issuer = Issuer::new(controller.bus().as_ref(), namespace, tags).map_err(failed)?;
         let link = Link::open(controller, ctx, tags, poll).map_err(failed)?;
         let control = Arc::clone(controller.control());
         let lane = control.join(ctx);
+        let away = Away::new(controller, &link, tags, ctx);
         let mut queue = NvmeQueue {
             table,
             link,
             issuer,
             control,
+            // The first commit compares epochs.
+            word: Word::new(State::Starting),
             poll,
             idle_looks: 0,
             alarm: None,
-            returned: Vec::new(),
+            away,
             tags,
             ctx: ctx.clone(),
             controller: Arc::clone(controller),
-            _lane: lane,
+            lane,
         };
         queue.set_alarm()?;
         Ok(queue)
@@ -124,8 +132,8 @@ impl NvmeQueue {
     /// give it back.
     #[inline(always)]
     fn readiness_of_idle(&self) -> Readiness {
-        let blocked = matches!(self.link, Link::Guest(_))
-            && (!self.returned.is_empty() || self.table.borrow().has_pending());
+        let blocked =
+            matches!(self.link, Link::Guest(_)) && (self.away.has_due() || self.table.borrow().has_pending());
         if blocked { Readiness::Spin } else { Readiness::Idle }
     }
 
@@ -140,12 +148,16 @@ impl NvmeQueue {
             alarm.arm(vector);
         }
         // Armed first, then the last look.
-        if self.link.has_completion() { Readiness::Ready } else { Readiness::Idle }
+        if self.link.has_completion() {
+            return Readiness::Ready;
+        }
+        self.lane.watch(true);
+        Readiness::Idle
     }
 
     /// Takes all completions that are there.
     fn take_completions(&mut self) {
-        let NvmeQueue { table, link, issuer, .. } = self;
+        let NvmeQueue { table, link, issuer, away, .. } = self;
         let Link::Own(Own { pair, host }) = link else { return self.take_answers() };
         let mut slots = table.borrow();
         let mut fault = None;
@@ -163,12 +175,15 @@ impl NvmeQueue {
             }
             match slots.get_mut(tag) {
                 Some(request) => {
-                    let result = if status.is_success() { Ok(()) } else { Err(status.to_io_error()) };
+                    let result = match away.judge(tag, request, status, pair.age(tag.0)) {
+                        Verdict::Ended(result) => result,
+                        Verdict::Again => continue,
+                    };
                     if let Some(result) = issuer.completed(pair, tag, request, result) {
                         slots.end(tag, result);
                     }
                 }
-                None => host.answer(tag.0, status),
+                None => host.answer(tag.0, away.outcome(status, pair.age(tag.0))),
             }
         }
         drop(slots);
@@ -178,27 +193,23 @@ impl NvmeQueue {
         }
         let fault = fault.or_else(|| pair.tell_taken().err().map(NvmeError::from));
         if let Some(error) = fault {
-            self.control.fail(&error);
+            self.control.fail(pair.epoch(), &error);
         }
     }
 
     /// Takes what a host has answered.
     #[cold]
     fn take_answers(&mut self) {
-        let NvmeQueue { table, link, issuer, returned, .. } = self;
+        let NvmeQueue { table, link, issuer, away, .. } = self;
         let mut slots = table.borrow();
         loop {
             let Link::Guest(guest) = &mut *link else { return };
             let Some(answer) = guest.take() else { return };
             let tag = Tag(answer.tag);
             let Some(request) = slots.get_mut(tag) else { continue };
-            let result = match answer.status {
-                None => {
-                    returned.push(tag);
-                    continue;
-                }
-                Some(status) if status.is_success() => Ok(()),
-                Some(status) => Err(status.to_io_error()),
+            let result = match away.judge_answer(tag, request, answer.outcome) {
+                Verdict::Ended(result) => result,
+                Verdict::Again => continue,
             };
             if let Some(result) = issuer.completed(link.way(), tag, request, result) {
                 slots.end(tag, result);
@@ -214,7 +225,7 @@ impl NvmeQueue {
         {
             self.relink();
         }
-        if !self.returned.is_empty() {
+        if !self.away.is_empty() {
             self.resend();
         }
         let NvmeQueue { table, link, issuer, .. } = self;
@@ -225,7 +236,7 @@ impl NvmeQueue {
         };
         drop(slots);
         if let Err(error) = self.link.tell() {
-            self.control.fail(&error.into());
+            self.control.fail(self.word.epoch(), &error.into());
         }
         ended
     }
@@ -251,16 +262,16 @@ fn send_all<W: Way>(slots: &mut LeafSlots<'_>, issuer: &mut Issuer, way: &mut W)
 impl LeafQueue for NvmeQueue {
     #[inline]
     fn commit(&mut self) -> Readiness {
-        if !self.control.is_running() {
-            return self.commit_failed();
+        if self.control.word() != self.word {
+            return self.commit_changed();
         }
         if self.send() { Readiness::Ready } else { self.readiness() }
     }
 
     #[inline]
     fn reap(&mut self) {
-        // What a controller says that is given up is not believed.
-        if self.link.has_completion() && self.control.is_running() {
+        // What a controller says that is being stopped is not believed.
+        if self.link.has_completion() && self.control.word() == self.word {
             self.take_completions();
         }
     }

@@ -7,7 +7,9 @@
 //! Invariants:
 //! - A guest has at most [`GUEST_COMMANDS`] commands with its host, and its inbox has room for as many answers: an answer
 //!   always fits.
-//! - The host answers each command once: with a status when it is over, or as *returned* if the controller never saw it.
+//! - The host answers each command once: with a status when it is over, or as [`Outcome`] says if it has none.
+//! - What a guest that went away has left is not sent: the host looks at that before it puts a command into its queue. A
+//!   guest goes with commands unanswered only once the controller has been stopped.
 //! - A host that goes closes the port, returns what it has not sent, and waits for the rest. Its guests look for another
 //!   queue when all is answered; one number has just become free.
 
@@ -17,8 +19,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use corelane_engine::aio::{AioContext, AioHandle};
 use crossbeam::queue::ArrayQueue;
 
-use crate::nvme::controller::control::wake;
 use crate::nvme::queue::pair::QueuePair;
+use crate::nvme::recovery::control::wake;
 use crate::nvme::spec::command::Command;
 use crate::nvme::spec::status::Status;
 
@@ -75,6 +77,8 @@ struct Order {
 struct Inbox {
     answers: ArrayQueue<Answer>,
     waiting: AtomicBool,
+    /// The guest has gone, and its memory with it.
+    gone: AtomicBool,
     lane: AioHandle,
 }
 
@@ -83,8 +87,21 @@ struct Inbox {
 pub struct Answer {
     /// The guest's tag.
     pub tag: u32,
-    /// The controller's status; `None` if it never saw the command.
-    pub status: Option<Status>,
+    /// How it went.
+    pub outcome: Outcome,
+}
+
+/// How a guest's command went.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Outcome {
+    /// The controller's status.
+    Status(Status),
+    /// The controller never saw it.
+    Returned,
+    /// It was in flight when the controller was reset.
+    Reset,
+    /// It was beyond its deadline, and was aborted or ended by a reset.
+    TimedOut,
 }
 
 impl Inbox {
@@ -145,6 +162,10 @@ impl Host {
                 self.free.push(slot);
                 return;
             };
+            if from.gone.load(Ordering::SeqCst) {
+                self.free.push(slot);
+                continue;
+            }
             if let Some(place) = self.slots.get_mut(slot as usize) {
                 *place = Some((from, tag));
             }
@@ -155,13 +176,13 @@ impl Host {
 
     /// Answers the guest whose command has this tag of the host.
     #[cold]
-    pub fn answer(&mut self, tag: u32, status: Status) {
+    pub fn answer(&mut self, tag: u32, outcome: Outcome) {
         let slot = tag.wrapping_sub(self.first_tag);
         if let Some(place) = self.slots.get_mut(slot as usize)
             && let Some((inbox, tag)) = place.take()
         {
             self.free.push(slot);
-            inbox.put(Answer { tag, status: Some(status) });
+            inbox.put(Answer { tag, outcome });
         }
     }
 
@@ -176,7 +197,7 @@ impl Host {
     pub fn abort(&mut self, status: Status) {
         for place in &mut self.slots {
             if let Some((inbox, tag)) = place.take() {
-                inbox.put(Answer { tag, status: Some(status) });
+                inbox.put(Answer { tag, outcome: Outcome::Status(status) });
             }
         }
     }
@@ -186,7 +207,7 @@ impl Port {
     /// Returns what nobody will serve.
     fn return_all(&self) {
         while let Some(Order { from, tag, .. }) = self.inbox.pop() {
-            from.put(Answer { tag, status: None });
+            from.put(Answer { tag, outcome: Outcome::Returned });
         }
     }
 }
@@ -205,6 +226,7 @@ impl Guest {
         let inbox = Arc::new(Inbox {
             answers: ArrayQueue::new(GUEST_COMMANDS as usize),
             waiting: AtomicBool::new(false),
+            gone: AtomicBool::new(false),
             lane: ctx.handle(),
         });
         Guest { port, inbox, in_flight: 0, pushed: false }
@@ -248,6 +270,11 @@ impl Guest {
         if self.port.closed.load(Ordering::SeqCst) {
             self.port.return_all();
         }
+    }
+
+    /// The guest goes with commands unanswered: none that the host has not put into its queue will get there.
+    pub fn abandon(&self) {
+        self.inbox.gone.store(true, Ordering::SeqCst);
     }
 
     /// Whether there may be an answer.

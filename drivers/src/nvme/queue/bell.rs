@@ -41,6 +41,16 @@ impl Bell {
         self.told
     }
 
+    /// As it was when it was made, for a controller that has forgotten it. It reads the shadow only when its queue is
+    /// made again.
+    pub fn reset(&mut self) {
+        self.told = 0;
+        if let Some(shadow) = &self.shadow {
+            shadow.value.write(0);
+            shadow.event.write(0);
+        }
+    }
+
     /// Tells the controller of `value`, below 65,536. All that was stored before is visible to it first.
     ///
     /// # Errors

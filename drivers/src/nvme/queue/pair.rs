@@ -21,6 +21,15 @@ use crate::nvme::spec::command::Command;
 
 /// In an entry of `cids`: the command is in flight.
 const IN_FLIGHT: u32 = 1 << 31;
+/// In an entry of `cids`, between the id and the flag: how many ticks the command has seen. It is 0 for nearly all, so
+/// that the comparison with a completion's id alone suffices; what is older is looked at again.
+const AGE_SHIFT: u32 = 16;
+/// The oldest that a command gets.
+const AGE_MAX: u32 = 0x7fff;
+
+const fn age_of(entry: u32) -> u32 {
+    entry >> AGE_SHIFT & AGE_MAX
+}
 
 /// The fewest tags whose ids would leave no place in 16 bits.
 pub const MAX_TAGS: u32 = 1 << 16;
@@ -29,7 +38,7 @@ pub const MAX_TAGS: u32 = 1 << 16;
 pub struct QueuePair {
     pub(super) sq: SubmissionRing,
     pub(super) cq: CompletionRing,
-    /// By tag: the last command id, and whether it is in flight.
+    /// By tag: the last command id, whether it is in flight, and since how many ticks.
     cids: Box<[u32]>,
     tag_mask: u32,
     in_flight: u32,
@@ -42,6 +51,26 @@ pub struct QueuePair {
     vector: Option<VectorUse>,
     controller: Arc<NvmeController>,
     memory: Option<HostMemory>,
+    /// Where in the memory the completion ring is.
+    cq_offset: u64,
+    epoch: u32,
+    /// Since it was last asked.
+    took_old: bool,
+}
+
+/// What Create I/O Completion Queue and Create I/O Submission Queue say of a pair.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Plan {
+    /// The number of both.
+    pub qid: Qid,
+    /// How long both are.
+    pub entries: u32,
+    /// I/O address of the submission ring.
+    pub sq: u64,
+    /// I/O address of the completion ring.
+    pub cq: u64,
+    /// The interrupt, if there is one.
+    pub vector: Option<u16>,
 }
 
 /// What a queue pair is made of.
@@ -50,8 +79,10 @@ pub struct Parts {
     pub sq: SubmissionRing,
     /// The completion ring, as long as the other.
     pub cq: CompletionRing,
-    /// Their memory.
+    /// Their memory: the submission ring from its start on.
     pub memory: HostMemory,
+    /// Where in it the completion ring is, in bytes.
+    pub cq_offset: u64,
     /// The number of both.
     pub qid: Qid,
     /// The interrupt, if there is one.
@@ -60,8 +91,9 @@ pub struct Parts {
 
 impl QueuePair {
     /// A pair that the controller knows, for commands with the tags `0..tags`, at most [`MAX_TAGS`].
-    pub fn new(controller: Arc<NvmeController>, parts: Parts, tags: u32) -> QueuePair {
-        let Parts { sq, cq, memory, qid, vector } = parts;
+    /// In which epoch of the controller's that is so, it says as well.
+    pub fn new(controller: Arc<NvmeController>, parts: Parts, tags: u32, epoch: u32) -> QueuePair {
+        let Parts { sq, cq, memory, cq_offset, qid, vector } = parts;
         let entries = sq.len();
         QueuePair {
             // An interrupt may be held back until the controller knows what was taken.
@@ -77,7 +109,20 @@ impl QueuePair {
             vector,
             controller,
             memory: Some(memory),
+            cq_offset,
+            epoch,
+            took_old: false,
         }
+    }
+
+    /// In which epoch the controller was told of the queues.
+    pub fn epoch(&self) -> u32 {
+        self.epoch
+    }
+
+    /// The controller was told of them again.
+    pub fn joined(&mut self, epoch: u32) {
+        self.epoch = epoch;
     }
 
     /// The interrupt, if there is one.
@@ -143,13 +188,85 @@ impl QueuePair {
                 self.in_flight -= 1;
                 Some(Ok((tag, found)))
             }
-            _ => Some(Err(self.absurd(found))),
+            _ => Some(self.take_old(found, tag, from_here)),
         }
     }
 
     /// Dwords 0 and 1 of a completion that was just taken, as one number.
     pub fn result(&self, found: Found) -> u64 {
         self.cq.result64(found)
+    }
+
+    /// A completion of a command that has seen ticks, or of none.
+    #[cold]
+    fn take_old(&mut self, found: Found, tag: u32, from_here: bool) -> Result<(u32, Found), NvmeError> {
+        match self.cids.get_mut(tag as usize) {
+            Some(entry)
+                if *entry & !(AGE_MAX << AGE_SHIFT) == u32::from(found.cid()) | IN_FLIGHT && from_here =>
+            {
+                // Its age stays until the tag is used again.
+                self.took_old = true;
+                *entry &= !IN_FLIGHT;
+                self.in_flight -= 1;
+                Ok((tag, found))
+            }
+            _ => Err(self.absurd(found)),
+        }
+    }
+
+    /// Whether a completion was taken, since this was last asked, of a command that has seen a tick.
+    pub fn took_old(&mut self) -> bool {
+        std::mem::take(&mut self.took_old)
+    }
+
+    /// How many ticks the tag's command saw: the one in flight, or the last.
+    pub fn age(&self, tag: u32) -> u32 {
+        self.cids.get(tag as usize).map_or(0, |entry| age_of(*entry))
+    }
+
+    /// A tick: makes every command in flight older, and shows each, with its id and age.
+    pub fn tick(&mut self, mut each: impl FnMut(u16, u32)) {
+        for entry in self.cids.iter_mut().filter(|entry| **entry & IN_FLIGHT != 0) {
+            if age_of(*entry) < AGE_MAX {
+                *entry += 1 << AGE_SHIFT;
+            }
+            each(*entry as u16, age_of(*entry));
+        }
+    }
+
+    /// With the controller stopped: as when it was made. Shows the tags of the commands that were in flight, with their
+    /// ages. Ids go on from where they were.
+    pub fn pull_back(&mut self, mut each: impl FnMut(u32, u32)) {
+        for (tag, entry) in self.cids.iter_mut().enumerate().filter(|(_, entry)| **entry & IN_FLIGHT != 0) {
+            *entry &= !IN_FLIGHT;
+            each(tag as u32, age_of(*entry));
+        }
+        self.in_flight = 0;
+        self.sq.reset();
+        self.cq.reset();
+    }
+
+    /// What the controller has to be told to make these queues.
+    pub fn plan(&self) -> Option<Plan> {
+        let memory = self.memory.as_ref()?;
+        let vector = self.vector.as_ref().map(VectorUse::index);
+        Some(Plan {
+            qid: self.qid,
+            entries: self.sq.len(),
+            sq: memory.iova(),
+            cq: memory.iova() + self.cq_offset,
+            vector,
+        })
+    }
+
+    /// The number of the queues.
+    pub fn qid(&self) -> Qid {
+        self.qid
+    }
+
+    /// How far the completion queue was read.
+    pub fn head(&self) -> u32 {
+        self.cq.head()
     }
 
     #[cold]
@@ -184,11 +301,12 @@ impl QueuePair {
         std::mem::forget(self.memory.take());
     }
 
-    /// Deletes the queues, so that the controller uses neither them nor the memory of any command in them.
+    /// Deletes the queues, so that it uses neither them nor the memory of any
+    /// command in them.
     ///
     /// # Errors
     /// As [`NvmeController::delete_queues`].
     pub fn delete(&mut self) -> Result<(), NvmeError> {
-        self.controller.delete_queues(self.qid)
+        self.controller.delete_queues(self.qid, self.epoch)
     }
 }

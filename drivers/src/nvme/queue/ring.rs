@@ -52,6 +52,12 @@ impl SubmissionRing {
         self.tail = (self.tail + 1) & self.mask;
     }
 
+    /// As it was when it was made, for a controller that has forgotten it.
+    pub fn reset(&mut self) {
+        self.tail = 0;
+        self.bell.reset();
+    }
+
     /// Tells the controller of all that was pushed.
     ///
     /// # Errors
@@ -135,6 +141,21 @@ impl CompletionRing {
     /// How many entries there are.
     pub fn len(&self) -> u32 {
         self.mask + 1
+    }
+
+    /// As it was when it was made, for a controller that has forgotten it: it is empty, and has zeroes.
+    pub fn reset(&mut self) {
+        for index in 0..=self.mask as usize {
+            // The mask keeps the index within the array.
+            let _within = self.entries.set(index, &Completion::default());
+        }
+        (self.head, self.phase) = (0, PHASE);
+        self.bell.reset();
+    }
+
+    /// How far it was read, in entries from the start of the ring.
+    pub fn head(&self) -> u32 {
+        self.head
     }
 
     #[inline(always)]

@@ -146,6 +146,13 @@ impl Command {
         command
     }
 
+    /// Abort of the command `cid` of queue `qid` (Base 5.1).
+    pub fn abort(qid: Qid, cid: u16) -> Command {
+        let mut command = Command::new(admin::ABORT, Nsid::NONE);
+        command.cdw10[0] = u32::from(cid) << 16 | u32::from(qid.0);
+        command
+    }
+
     /// Set Features, for this power cycle (Base 5.27).
     pub fn set_feature(feature: u8, nsid: Nsid, value: u32) -> Command {
         let mut command = Command::new(admin::SET_FEATURES, nsid);
@@ -216,6 +223,11 @@ mod tests {
         assert_eq!(Command::create_cq(Qid(3), 2, None).cdw10[1], 1);
         let sq = Command::create_sq(Qid(3), 64);
         assert_eq!((sq.cdw10[0], sq.cdw10[1]), (63 << 16 | 3, 3 << 16 | 1));
+    }
+
+    #[test]
+    fn an_abort_names_queue_and_command() {
+        assert_eq!(Command::abort(Qid(3), 0x1234).cdw10[..2], [0x1234_0003, 0]);
     }
 
     #[test]

@@ -34,6 +34,8 @@ impl Status {
     pub const INVALID_FIELD: Status = Status::of(code_type::GENERIC, 0x02);
     /// Command Aborted due to SQ Deletion.
     pub const ABORTED_SQ_DELETION: Status = Status::of(code_type::GENERIC, 0x08);
+    /// Command Abort Requested.
+    pub const ABORT_REQUESTED: Status = Status::of(code_type::GENERIC, 0x07);
     /// Invalid Namespace or Format.
     pub const INVALID_NAMESPACE: Status = Status::of(code_type::GENERIC, 0x0b);
 
@@ -71,6 +73,21 @@ impl Status {
     #[inline(always)]
     pub const fn is_success(self) -> bool {
         self.0 & 0x7ff == 0
+    }
+
+    /// Whether the code is of a kind that may pass: the same command may succeed later, if DNR does not deny it. Codes that
+    /// find a fault with the command itself are of no such kind.
+    pub const fn may_pass(self) -> bool {
+        match (self.code_type(), self.code()) {
+            // Transfer, power loss, internal, aborted, sanitize, interrupted, transport, not ready, format.
+            (code_type::GENERIC, 0x04..=0x08 | 0x1d | 0x21 | 0x22 | 0x24 | 0x82 | 0x84) => true,
+            // Write Fault, Unrecovered Read Error.
+            (code_type::MEDIA, 0x80 | 0x81) => true,
+            // All but the persistent loss of access.
+            (code_type::PATH, code) => code != 0x01,
+            (code_type::VENDOR, _) => true,
+            _ => false,
+        }
     }
 
     /// Whether type and code are the same, whatever else is set.
@@ -279,6 +296,20 @@ mod tests {
         assert!(status.more() && status.do_not_retry() && !status.is_success());
         assert!(status.is(Status::of(code_type::MEDIA, 0x81)) && !status.is(Status::SUCCESS));
         assert!(Status(0b11 << 11).is_success(), "a delay alone is no error");
+    }
+
+    #[test]
+    fn what_may_pass_is_not_the_fault_of_the_command() {
+        for status in
+            [Status::INVALID_OPCODE, Status::INVALID_FIELD, Status::INVALID_NAMESPACE, Status::of(0, 0x80)]
+        {
+            assert!(!status.may_pass(), "{status}");
+        }
+        for field in (0..0x800).map(Status).filter(|status| status.may_pass()) {
+            let passes = [libc::EIO, libc::EAGAIN, libc::EBUSY, libc::ECANCELED, libc::ENOLINK];
+            assert!(passes.contains(&field.errno().raw()), "{field} is {}", field.errno());
+        }
+        assert!(Status::of(code_type::MEDIA, 0x81).may_pass() && Status::ABORT_REQUESTED.may_pass());
     }
 
     #[test]

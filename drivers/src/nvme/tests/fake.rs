@@ -4,12 +4,13 @@
 //! It moves no data. What it is for is what no proper controller does.
 
 use std::collections::BTreeMap;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, Weak};
 
 use corelane_dma::{
     AddressSpace, Backing, CoherentBuffer, DmaError, DmaMapper, Iova, IovaConstraints, MemRegion, MmioRegion,
 };
+use rustix::event::{EventfdFlags, eventfd};
 use zerocopy::{FromZeros, IntoBytes};
 
 use crate::nvme::bus::{Bus, BusError, Doorbell, Notices, SendDoorbell};
@@ -45,8 +46,10 @@ pub struct Script {
     pub namespace: fn(&mut IdentifyNamespace),
     /// Its active namespaces.
     pub active: [u32; 3],
-    /// The completions of an I/O command: what is written for it.
-    pub complete: fn(Completion) -> Vec<Completion>,
+    /// The completions of an I/O command, the so-manieth of all from 0: what is written for it.
+    pub complete: fn(usize, Completion) -> Vec<Completion>,
+    /// What an Abort of the queue's command does: dword 0 of its completion, and completions for the command.
+    pub abort: fn(u16) -> (u32, Vec<Completion>),
 }
 
 /// 64 entries, ready within 500 ms, NVM command set.
@@ -66,7 +69,8 @@ impl Default for Script {
             identify: |_| {},
             namespace: |_| {},
             active: [1, 0, 0],
-            complete: |completion| vec![completion],
+            complete: |_, completion| vec![completion],
+            abort: |_| (1, Vec::new()),
         }
     }
 }
@@ -94,6 +98,7 @@ struct State {
     /// I/O commands, in order.
     commands: Vec<Command>,
     resets: u32,
+    aborts: Vec<u16>,
 }
 
 type Maps = Arc<Mutex<BTreeMap<u64, MemRegion>>>;
@@ -105,6 +110,8 @@ pub struct Fake {
     maps: Maps,
     space: Arc<AddressSpace>,
     this: OnceLock<Weak<Fake>>,
+    /// The eventfds of the host's error and of its wish to have the function back.
+    pub notices: [OwnedFd; 2],
 }
 
 struct Mapper(Maps);
@@ -139,7 +146,8 @@ impl Fake {
         let maps = Maps::default();
         let space = AddressSpace::new(Box::new(Mapper(Arc::clone(&maps)))).unwrap();
         let state = Mutex::default();
-        let fake = Arc::new(Fake { script, state, maps, space, this: OnceLock::new() });
+        let notices = [0, 1].map(|_| eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).unwrap());
+        let fake = Arc::new(Fake { script, state, maps, space, this: OnceLock::new(), notices });
         fake.this.set(Arc::downgrade(&fake)).unwrap();
         fake
     }
@@ -156,6 +164,24 @@ impl Fake {
     /// The I/O commands that came.
     pub fn commands(&self) -> Vec<Command> {
         self.state().commands.clone()
+    }
+
+    /// What somebody else's reset of the function leaves: it is disabled, and has forgotten everything.
+    pub fn forget(&self) {
+        let mut state = self.state();
+        (state.cc, state.csts) = (0, 0);
+        state.sqs.clear();
+        state.cqs.clear();
+    }
+
+    /// Reports a fatal error from now on, until it is disabled.
+    pub fn break_down(&self) {
+        self.state().csts |= 0b10;
+    }
+
+    /// The commands whose abort was asked for.
+    pub fn aborts(&self) -> Vec<u16> {
+        self.state().aborts.clone()
     }
 
     pub fn resets(&self) -> u32 {
@@ -220,11 +246,12 @@ impl Fake {
                 continue;
             }
             let mut state = self.state();
+            let count = state.commands.len();
             state.commands.push(command);
             state.gone |= self.script.vanishes;
             drop(state);
             completion.status_and_phase = 0;
-            for completion in (self.script.complete)(completion) {
+            for completion in (self.script.complete)(count, completion) {
                 self.complete(qid, completion);
             }
         }
@@ -232,7 +259,8 @@ impl Fake {
 
     fn complete(&self, qid: u16, mut completion: Completion) {
         let mut state = self.state();
-        let ring = state.cqs.get_mut(&qid).unwrap();
+        // A doorbell may be rung while the controller is being disabled.
+        let Some(ring) = state.cqs.get_mut(&qid) else { return };
         let at = ring.iova + u64::from(ring.at) * 16;
         completion.status_and_phase = completion.status_and_phase & !1 | u16::from(!ring.turned);
         ring.at = (ring.at + 1) % ring.entries;
@@ -263,6 +291,15 @@ impl Fake {
             // Two queue pairs, counted from 0; a write cache that is on.
             admin::SET_FEATURES => completion.result = 0x0001_0001,
             admin::GET_FEATURES => completion.result = 1,
+            admin::ABORT => {
+                let (sq_id, cid) = (qid, (command.cdw10[0] >> 16) as u16);
+                let (result, completions) = (self.script.abort)(cid);
+                self.state().aborts.push(cid);
+                completion.result = result;
+                for completion in completions {
+                    self.complete(sq_id, Completion { sq_id, cid, ..completion });
+                }
+            }
             other => panic!("admin command {other:#x}"),
         }
         Some(completion)
@@ -371,7 +408,8 @@ impl Bus for Fake {
     }
 
     fn notices(&self) -> Notices<'_> {
-        Notices::default()
+        let [error, removal] = &self.notices;
+        Notices { error: Some(error.as_fd()), removal: Some(removal.as_fd()) }
     }
 
     fn reset(&self) -> Result<(), BusError> {
@@ -380,6 +418,8 @@ impl Bus for Fake {
         }
         let mut state = self.state();
         (state.cc, state.csts, state.resets) = (0, 0, state.resets + 1);
+        state.sqs.clear();
+        state.cqs.clear();
         Ok(())
     }
 

@@ -2,6 +2,8 @@
 
 mod fake;
 mod faults;
+mod recovery;
+mod rig;
 
 use std::sync::Arc;
 
@@ -14,8 +16,14 @@ use super::spec::status::{Status, code_type};
 use super::{ControllerOptions, NvmeController, NvmeDriver, NvmeError, NvmeOptions};
 use fake::{CAP, Fake, Script};
 
-const OPTIONS: ControllerOptions =
-    ControllerOptions { queues: 2, admin_timeout_ms: 300, shadow_doorbells: true };
+const OPTIONS: ControllerOptions = ControllerOptions {
+    queues: 2,
+    admin_timeout_ms: 300,
+    io_timeout_ms: 100,
+    io_retries: 2,
+    resets: 2,
+    shadow_doorbells: true,
+};
 
 fn start(script: Script) -> (Arc<Fake>, Result<Arc<NvmeController>, NvmeError>) {
     let fake = Fake::new(script);

@@ -1,0 +1,223 @@
+//! [`Core`]: what a controller's handles, its thread and its lanes share.
+
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use zerocopy::FromBytes;
+
+use super::admin::{AdminQueue, Answer, Data, Permit};
+use super::registers::Registers;
+use super::shadow::ShadowMemory;
+use crate::nvme::bus::Bus;
+use crate::nvme::error::NvmeError;
+use crate::nvme::interrupt::Vectors;
+use crate::nvme::options::ControllerOptions;
+use crate::nvme::recovery::control::Control;
+use crate::nvme::recovery::deadline::Deadline;
+use crate::nvme::recovery::event::Hooks;
+use crate::nvme::spec::Nsid;
+use crate::nvme::spec::command::Command;
+use crate::nvme::spec::feature;
+use crate::nvme::spec::identify::{
+    AdminCommands, COMMAND_SET_NVM, IDENTIFY_BYTES, IdentifyController, IdentifyNvmController, cns,
+};
+use crate::nvme::spec::register::Version;
+
+/// See the module's documentation.
+pub struct Core {
+    pub control: Arc<Control>,
+    pub admin: AdminQueue,
+    pub options: ControllerOptions,
+    /// Set once, when it has been started.
+    pub known: OnceLock<Known>,
+    /// Made when the first queue wants an interrupt.
+    pub vectors: Mutex<Option<Vectors>>,
+    /// Who wants to be told of events.
+    pub hooks: Hooks,
+}
+
+/// What was learned and set up when the controller was started.
+pub struct Known {
+    pub identify: Box<IdentifyController>,
+    /// What it says of its NVM command set, if it does.
+    pub nvm: Option<Box<IdentifyNvmController>>,
+    /// How many queue pairs it granted.
+    pub granted: u32,
+    pub shadow: Option<Arc<ShadowMemory>>,
+}
+
+impl Core {
+    /// Of a controller that is disabled.
+    ///
+    /// # Errors
+    /// Those of memory, the bus and the kernel.
+    pub fn new(registers: Registers, options: &ControllerOptions) -> Result<Arc<Core>, NvmeError> {
+        let timeout = Duration::from_millis(options.admin_timeout_ms);
+        let stride_bytes = registers.capabilities().doorbell_stride_bytes();
+        let admin = AdminQueue::new(registers.bus().as_ref(), stride_bytes, timeout)?;
+        let control = Control::new(registers, Deadline::new(options.io_timeout_ms))?;
+        Ok(Arc::new(Core {
+            control,
+            admin,
+            options: *options,
+            known: OnceLock::new(),
+            vectors: Mutex::new(None),
+            hooks: Hooks::default(),
+        }))
+    }
+
+    /// The bus.
+    pub fn bus(&self) -> &Arc<dyn Bus> {
+        self.control.registers().bus()
+    }
+
+    pub fn vectors(&self) -> MutexGuard<'_, Option<Vectors>> {
+        self.vectors.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Executes an admin command and waits for its answer. Blocks.
+    ///
+    /// # Errors
+    /// As [`AdminQueue::execute`].
+    pub fn execute(
+        &self,
+        permit: Permit,
+        name: &'static str,
+        command: Command,
+        data: Data,
+    ) -> Result<Answer, NvmeError> {
+        self.admin.execute(&self.control, permit, name, command, data)
+    }
+
+    fn absurd(&self, what: &'static str, value: u64, expected: &str) -> NvmeError {
+        let (address, expected) = (self.control.address().to_owned(), expected.to_owned());
+        NvmeError::Absurd { address, of: "itself".to_owned(), what, value, expected }
+    }
+
+    /// Asks it who it is, and checks the answer.
+    ///
+    /// # Errors
+    /// Those of an admin command, and [`NvmeError::Absurd`].
+    pub fn identify(&self, permit: Permit) -> Result<Box<IdentifyController>, NvmeError> {
+        let command = Command::identify(cns::CONTROLLER, Nsid::NONE, COMMAND_SET_NVM);
+        let answer = self.execute(permit, "Identify (controller)", command, Data::In(IDENTIFY_BYTES))?;
+        let identify = read::<IdentifyController>(&answer);
+        if !identify.has_usual_entries() {
+            let sizes = u64::from(identify.cqes) << 8 | u64::from(identify.sqes);
+            return Err(self.absurd("CQES and SQES", sizes, "44h and 66h: entries of 16 and 64 bytes"));
+        }
+        if identify.nn.get() == 0 || identify.nn.get() == u32::MAX {
+            return Err(self.absurd("NN", identify.nn.get().into(), "from 1 to FFFFFFFEh"));
+        }
+        if identify.cntrltype > 1 {
+            return Err(self.absurd("CNTRLTYPE", identify.cntrltype.into(), "1, a controller for I/O"));
+        }
+        Ok(identify)
+    }
+
+    /// Asks for the limits of the NVM command set. Controllers of before 1.4 do not know the question, and others may
+    /// refuse it.
+    ///
+    /// # Errors
+    /// Those of an admin command.
+    pub fn identify_nvm(&self, permit: Permit) -> Result<Option<Box<IdentifyNvmController>>, NvmeError> {
+        if self.control.registers().version() < Version::new(1, 4, 0) {
+            return Ok(None);
+        }
+        let command = Command::identify(cns::COMMAND_SET_CONTROLLER, Nsid::NONE, COMMAND_SET_NVM);
+        match self.execute(permit, "Identify (NVM command set)", command, Data::In(IDENTIFY_BYTES)) {
+            Ok(answer) => Ok(Some(read::<IdentifyNvmController>(&answer))),
+            Err(NvmeError::Refused { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Asks for so many queue pairs. How many were granted.
+    ///
+    /// # Errors
+    /// Those of an admin command.
+    pub fn ask_for_queues(&self, permit: Permit, queues: u16) -> Result<u32, NvmeError> {
+        let value = feature::number_of_queues(queues);
+        let command = Command::set_feature(feature::id::NUMBER_OF_QUEUES, Nsid::NONE, value);
+        let answer = self.execute(permit, "Set Features (number of queues)", command, Data::None)?;
+        Ok(feature::granted_queues(answer.result).min(queues.into()))
+    }
+
+    /// Sets up shadow doorbells, if they are wanted and there.
+    ///
+    /// # Errors
+    /// Those of memory and of an admin command other than a refusal.
+    pub fn make_shadows(
+        &self,
+        permit: Permit,
+        identify: &IdentifyController,
+    ) -> Result<Option<Arc<ShadowMemory>>, NvmeError> {
+        if !self.options.shadow_doorbells
+            || !identify.admin_commands().contains(AdminCommands::DOORBELL_BUFFERS)
+        {
+            return Ok(None);
+        }
+        let registers = self.control.registers();
+        let stride_bytes = registers.capabilities().doorbell_stride_bytes();
+        let memory = ShadowMemory::new(registers.bus().as_ref(), stride_bytes)?;
+        match self.set_shadows(permit, &memory) {
+            Ok(()) => Ok(Some(Arc::new(memory))),
+            Err(NvmeError::Refused { status, .. }) => {
+                tracing::info!(controller = self.control.address(), %status, "no shadow doorbells");
+                Ok(None)
+            }
+            Err(error) => {
+                // It may have taken the buffers all the same.
+                std::mem::forget(memory);
+                Err(error)
+            }
+        }
+    }
+
+    /// Tells the controller of shadow doorbells.
+    ///
+    /// # Errors
+    /// Those of an admin command.
+    pub fn set_shadows(&self, permit: Permit, memory: &ShadowMemory) -> Result<(), NvmeError> {
+        self.execute(permit, "Doorbell Buffer Config", memory.command(), Data::None).map(drop)
+    }
+
+    /// Says which events are of interest. What the controller does not offer is not asked for, and a refusal does no harm.
+    ///
+    /// # Errors
+    /// Those of an admin command other than a refusal.
+    pub fn configure_events(&self, permit: Permit, identify: &IdentifyController) -> Result<(), NvmeError> {
+        let offered = feature::AsyncEvents::from_bits_truncate(identify.oaes.get());
+        let health = feature::AsyncEvents::SPARE
+            | feature::AsyncEvents::TEMPERATURE
+            | feature::AsyncEvents::RELIABILITY
+            | feature::AsyncEvents::READ_ONLY
+            | feature::AsyncEvents::BACKUP;
+        let value = (health | offered & feature::AsyncEvents::NAMESPACES).bits();
+        let command = Command::set_feature(feature::id::ASYNC_EVENTS, Nsid::NONE, value);
+        match self.execute(permit, "Set Features (events)", command, Data::None) {
+            Ok(_) | Err(NvmeError::Refused { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Has the bus signal the interrupts' eventfds once more: a reset of the function may have ended that.
+    ///
+    /// # Errors
+    /// Those of the bus.
+    pub fn set_interrupts_again(&self) -> Result<(), NvmeError> {
+        match &*self.vectors() {
+            Some(vectors) => Ok(vectors.set(self.bus().as_ref())?),
+            None => Ok(()),
+        }
+    }
+}
+
+/// A structure that fits its buffer: identify data is asked for in its own length.
+pub fn read<T: FromBytes + zerocopy::FromZeros>(answer: &Answer) -> Box<T> {
+    let mut value = T::new_zeroed();
+    if let Ok((found, _)) = T::read_from_prefix(&answer.data) {
+        value = found;
+    }
+    Box::new(value)
+}
