@@ -34,6 +34,8 @@ pub struct Core {
     pub vectors: Mutex<Option<Vectors>>,
     /// Who wants to be told of events.
     pub hooks: Hooks,
+    /// Shadow doorbells that the controller may have taken though it did not say so; kept until it has stopped.
+    unsure: Mutex<Option<ShadowMemory>>,
 }
 
 /// What was learned and set up when the controller was started.
@@ -63,6 +65,7 @@ impl Core {
             known: OnceLock::new(),
             vectors: Mutex::new(None),
             hooks: Hooks::default(),
+            unsure: Mutex::new(None),
         }))
     }
 
@@ -168,7 +171,7 @@ impl Core {
             }
             Err(error) => {
                 // It may have taken the buffers all the same.
-                std::mem::forget(memory);
+                *self.unsure.lock().unwrap_or_else(PoisonError::into_inner) = Some(memory);
                 Err(error)
             }
         }
