@@ -167,7 +167,7 @@ impl Channel {
 
     /// Does at once, for this channel alone, what a turn of the loop does for all: sends what was submitted, and takes what
     /// has completed. A device whose completions are found by looking is looked at until there is one, at most `looks`
-    /// times, each some 10 ns; another is not waited for. True if there is something to drain.
+    /// times; another is not waited for. True if there is something to drain.
     ///
     /// A loop that serves one device may call this between turns, which it still owes the lane: tasks, timers and other
     /// lanes' messages are served by [`AioContext::turn`] only. Completions of a device that does not complete at once come
