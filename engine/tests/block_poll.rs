@@ -4,7 +4,7 @@ mod support;
 
 use corelane_dma::{IoBuf, Payload};
 use corelane_engine::aio::Wait;
-use corelane_engine::block::{Channel, Request};
+use corelane_engine::block::{Channel, Op, Request};
 use support::{Behaviour, TestDevice, buffer, context};
 
 /// Tokens of what can be drained.
@@ -37,6 +37,22 @@ fn a_poll_sends_and_takes_what_completes_at_once() {
     assert_eq!(drained(&channel), [0, 1, 2]);
     assert!(!channel.poll(1), "all was drained");
     assert_eq!(channel.in_flight(), 0);
+}
+
+#[test]
+fn a_send_reaches_the_device_before_the_turn() {
+    let ctx = context();
+    let device = TestDevice::new(Behaviour::default());
+    let backend = device.backend();
+    let channel = backend.channel(&ctx, 4).unwrap();
+    channel.submit(read(1, buffer(512, 0))).map_err(drop).unwrap();
+    assert_eq!(device.seen(Op::Read), 0, "it waits for the end of the turn");
+    channel.send();
+    assert_eq!((device.seen(Op::Read), channel.completed()), (1, 0), "it was sent, and nothing was reaped");
+    channel.send();
+    assert_eq!(device.seen(Op::Read), 1);
+    assert!(channel.poll(1));
+    assert_eq!(drained(&channel), [1]);
 }
 
 #[test]

@@ -63,12 +63,9 @@ struct Batch {
 }
 
 impl Batch {
-    /// All of it in one number, which is what batches are compared by: field by field becomes wide instructions that wait
-    /// for each other.
-    #[inline(always)]
-    fn key(self) -> u128 {
-        let halves = |low: u32, high: u32| u64::from(low) | u64::from(high) << 32;
-        u128::from(halves(self.done, self.ended)) | u128::from(halves(self.issued, self.left)) << 64
+    /// How many requests such a batch ends and issues again, if that is all that it does.
+    fn turned_over(self) -> u32 {
+        if self.ended == self.done && self.issued == self.done { self.done } else { u32::MAX }
     }
 }
 
@@ -108,6 +105,8 @@ struct Hot<'h, 's, M, const ALIKE: bool> {
     done: u32,
     /// Batches that are not in the statistics yet: what each did, and how many there were.
     last: Batch,
+    /// What the last one [turned over](Batch::turned_over).
+    turned_over: u32,
     repeats: u32,
     /// Batches that may still come before the next turn.
     polls: u32,
@@ -158,6 +157,7 @@ fn drive<M: Meter, const ALIKE: bool>(
         in_flight: 0,
         done: 0,
         last: Batch::default(),
+        turned_over: u32::MAX,
         repeats: 0,
         polls: 0,
         tally: Tally::default(),
@@ -193,23 +193,18 @@ impl<M: Meter, const ALIKE: bool> Hot<'_, '_, M, ALIKE> {
         self.enter_batches();
     }
 
+    /// Invariant: the last batch's `left` is what is in flight.
     #[inline]
     fn turn(&mut self) {
         self.meter.hand_over();
         self.wait();
         self.meter.reap();
-        let before = self.in_flight;
         self.done = 0;
         let channel = self.channel;
         channel.drain_in_place(|ended| self.complete(ended));
-        let mut ended = self.done;
-        if !self.failed.is_empty() {
-            ended += self.failed.len() as u32;
-            self.decide_on_failed();
-        }
-        // Each completion issues a request, or takes one off what is in flight.
-        let issued = ended - (before - self.in_flight);
-        self.keep_books(Batch { done: self.done, ended, issued, left: self.in_flight });
+        // The device works while the books are kept.
+        channel.send();
+        self.keep_books();
     }
 
     /// Sends what was issued and waits for completions: by looking for them where that finds them, which spares the lane
@@ -229,21 +224,34 @@ impl<M: Meter, const ALIKE: bool> Hot<'_, '_, M, ALIKE> {
     /// Brings the batch into the books, and looks for orders. Batches that are all alike, as they are at a queue depth of 1,
     /// are only counted until there are some, or somebody wants to see the figures.
     #[inline(always)]
-    fn keep_books(&mut self, batch: Batch) {
-        if ALIKE && batch.key() == self.last.key() && self.repeats < MAX_REPEATS && !self.session.is_called()
-        {
+    fn keep_books(&mut self) {
+        let alike = ALIKE
+            && self.done == self.turned_over
+            && self.in_flight == self.last.left
+            && self.failed.is_empty()
+            && self.repeats < MAX_REPEATS;
+        if alike && !self.session.is_called() {
             self.repeats += 1;
-            return;
+        } else {
+            self.enter();
         }
-        self.enter(batch);
     }
 
     #[inline(never)]
-    fn enter(&mut self, batch: Batch) {
+    fn enter(&mut self) {
+        let before = self.last.left;
+        let mut ended = self.done;
+        if !self.failed.is_empty() {
+            ended += self.failed.len() as u32;
+            self.decide_on_failed();
+        }
         if self.repeats > 0 {
             self.enter_batches();
         }
-        (self.last, self.repeats) = (batch, 1);
+        // Each completion issues a request, or takes one off what is in flight.
+        let issued = ended - (before - self.in_flight);
+        (self.last, self.repeats) = (Batch { done: self.done, ended, issued, left: self.in_flight }, 1);
+        self.turned_over = self.last.turned_over();
         if !ALIKE || self.session.is_called() {
             self.enter_batches();
         }

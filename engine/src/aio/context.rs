@@ -272,7 +272,7 @@ impl AioContext {
     #[inline]
     fn exchange(&self) -> bool {
         let Inner { ring, at_once, .. } = &*self.0;
-        if ring.pending() > 0 && at_once.guess() {
+        if ring.has_pending() && at_once.guess() {
             return self.exchange_at_once();
         }
         if ring.has_completions() {
@@ -298,7 +298,7 @@ impl AioContext {
     #[inline]
     pub(crate) fn poll_ring(&self) -> bool {
         let Inner { ring, at_once, .. } = &*self.0;
-        if ring.pending() == 0 {
+        if !ring.has_pending() {
             return ring.reap() > 0;
         }
         at_once.guess() && self.exchange_at_once()
@@ -313,7 +313,7 @@ impl AioContext {
             if pollers.reap() {
                 return true;
             }
-            if shared.signal.is_set() || !ready.is_empty() || ring.pending() > 0 || ring.has_completions() {
+            if shared.signal.is_set() || !ready.is_empty() || ring.has_pending() || ring.has_completions() {
                 return false;
             }
         }

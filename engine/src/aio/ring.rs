@@ -201,6 +201,13 @@ impl Ring {
         queued + if queued == 0 { 0 } else { self.backlog.borrow().len() }
     }
 
+    /// Whether there is anything to submit. The backlog fills behind the queue, so it need not be looked at.
+    #[inline]
+    pub(super) fn has_pending(&self) -> bool {
+        // SAFETY: one thread, and the reference ends with this statement (module invariants).
+        unsafe { !(*self.sq.get()).is_empty() }
+    }
+
     /// Whether completions can be reaped without entering the kernel.
     #[inline]
     #[must_use]

@@ -165,6 +165,13 @@ impl Channel {
         !node.needs_attention() && self.inner.plan.admits(request, node.length())
     }
 
+    /// Gives the device at once what was submitted, rather than at the end of the turn, so that it works while the caller does
+    /// what need not come first. Does nothing for a device behind the lane's ring, which gets it when the kernel is entered.
+    #[inline]
+    pub fn send(&self) {
+        self.inner.send();
+    }
+
     /// Does at once, for this channel alone, what a turn of the loop does for all: sends what was submitted, and takes what
     /// has completed. A device whose completions are found by looking is looked at until there is one, at most `looks`
     /// times; another is not waited for. True if there is something to drain.

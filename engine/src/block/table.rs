@@ -21,7 +21,7 @@ use std::task::Waker;
 use corelane_dma::Payload;
 
 use super::driver::{LeafCommand, LeafCompletion, Tag};
-use super::errno::{Errno, IoResult};
+use super::errno::{Errno, IoError, IoResult};
 use super::request::{Completion, Op};
 
 mod leaf;
@@ -50,9 +50,47 @@ pub(super) struct SlotName {
 pub(super) struct Done {
     pub(super) token: u64,
     pub(super) tag: Tag,
-    pub(super) result: IoResult,
+    outcome: Outcome,
     /// It went to the device as it came, and succeeded.
     pub(super) plain: bool,
+}
+
+/// An [`IoResult`] in one word. The compiler stores a result field by field but copies it as a whole, and a load that covers
+/// more than the last store to its place waits until that store has left the processor's store buffer.
+#[derive(Clone, Copy, Debug)]
+struct Outcome(u64);
+
+impl Outcome {
+    #[inline(always)]
+    fn new(result: IoResult) -> Outcome {
+        Outcome(match result {
+            Ok(()) => 0,
+            Err(IoError { errno, device_status }) => {
+                u64::from(errno.raw().unsigned_abs()) | u64::from(device_status) << 32
+            }
+        })
+    }
+
+    #[inline(always)]
+    fn result(self) -> IoResult {
+        match self.0 {
+            0 => Ok(()),
+            word => Err(IoError { errno: Errno::from_raw(word as i32), device_status: (word >> 32) as u32 }),
+        }
+    }
+}
+
+impl Done {
+    #[inline(always)]
+    pub(super) fn new(token: u64, tag: Tag, result: IoResult, plain: bool) -> Done {
+        Done { token, tag, outcome: Outcome::new(result), plain }
+    }
+
+    /// How it went.
+    #[inline(always)]
+    pub(super) fn result(&self) -> IoResult {
+        self.outcome.result()
+    }
 }
 
 /// The table. See the module's documentation.
@@ -170,7 +208,7 @@ impl Table {
             Some(slot) if slot.state == State::Sent => {
                 slot.state = State::Ended;
                 if slot.target == Target::Batch && result.is_ok() {
-                    self.done.push(Done { token: slot.token, tag, result, plain: true });
+                    self.done.push(Done::new(slot.token, tag, result, true));
                 } else {
                     self.end_otherwise(tag, result);
                 }
@@ -206,7 +244,7 @@ impl Table {
 
     fn push_other(&mut self, tag: Tag, result: IoResult) {
         let token = self.slots.get(tag.0 as usize).map_or(0, |slot| slot.token);
-        self.others.push(Done { token, tag, result, plain: false });
+        self.others.push(Done::new(token, tag, result, false));
     }
 
     /// Ends a request that was refused as it came, so that its caller finds the outcome at once.
@@ -215,7 +253,7 @@ impl Table {
         slot.payload = payload;
         slot.state = State::Ended;
         if slot.target == Target::Batch {
-            self.done.push(Done { token: slot.token, tag, result, plain: false });
+            self.done.push(Done::new(slot.token, tag, result, false));
         } else if let Some(cold) = self.cold.get_mut(tag.0 as usize) {
             cold.outcome = Some(result);
         }
@@ -239,7 +277,7 @@ impl Table {
         slot.generation = slot.generation.wrapping_add(1);
         // Only the caller's own slots come here.
         self.free_public.push(done.tag.0);
-        Completion { token: done.token, result: done.result, payload }
+        Completion { token: done.token, result: done.result(), payload }
     }
 
     /// An ended read or write, which went to the device as it came, goes there once more as it is, but at `offset`, if
@@ -268,6 +306,17 @@ impl Table {
     pub(super) fn next_done(&mut self) -> Option<Done> {
         let done = *self.done.get(self.drained)?;
         self.drained += 1;
+        Some(done)
+    }
+
+    /// The one ended request to be drained, if there is just one: then nothing is left to be forgotten.
+    #[inline(always)]
+    pub(super) fn only_done(&mut self) -> Option<Done> {
+        let &[done] = self.done.as_slice() else { return None };
+        if self.drained > 0 {
+            return None;
+        }
+        self.done.clear();
         Some(done)
     }
 
@@ -371,7 +420,11 @@ fn touches(state: State) -> bool {
 /// A done entry always names a slot of the table.
 #[cold]
 fn no_completion(done: Done) -> Completion {
-    Completion { token: done.token, result: done.result.and(Err(Errno::EIO.into())), payload: Payload::None }
+    Completion {
+        token: done.token,
+        result: done.result().and(Err(Errno::EIO.into())),
+        payload: Payload::None,
+    }
 }
 
 #[cfg(test)]

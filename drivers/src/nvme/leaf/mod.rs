@@ -160,13 +160,12 @@ impl NvmeQueue {
         let NvmeQueue { table, link, issuer, away, .. } = self;
         let Link::Own(Own { pair, host }) = link else { return self.take_answers() };
         let mut slots = table.borrow();
-        let mut fault = None;
         while let Some(taken) = pair.take() {
             let (tag, found) = match taken {
                 Ok((tag, found)) => (Tag(tag), found),
                 Err(error) => {
-                    fault = Some(error);
-                    break;
+                    drop(slots);
+                    return self.cannot_go_on(&error);
                 }
             };
             let status = found.status();
@@ -191,10 +190,20 @@ impl NvmeQueue {
         if let (Some(alarm), Some(vector)) = (&self.alarm, pair.vector()) {
             alarm.pass_on(vector);
         }
-        let fault = fault.or_else(|| pair.tell_taken().err().map(NvmeError::from));
-        if let Some(error) = fault {
-            self.control.fail(pair.epoch(), &error);
+        if let Err(error) = pair.tell_taken() {
+            self.cannot_go_on(&error.into());
         }
+    }
+
+    /// Nothing more that the controller says is believed, and the lane is not waited for.
+    #[cold]
+    fn cannot_go_on(&mut self, error: &NvmeError) {
+        self.idle_looks = 0;
+        let Link::Own(Own { pair, .. }) = &self.link else { return };
+        if let (Some(alarm), Some(vector)) = (&self.alarm, pair.vector()) {
+            alarm.pass_on(vector);
+        }
+        self.control.fail(pair.epoch(), error);
     }
 
     /// Takes what a host has answered.

@@ -36,7 +36,7 @@ impl Ended<'_> {
     /// How it went. A read or write that succeeded transferred every byte.
     #[inline(always)]
     pub fn result(&self) -> IoResult {
-        self.done.result
+        self.done.result()
     }
 
     /// Where it was, in bytes.

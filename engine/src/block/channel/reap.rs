@@ -23,12 +23,25 @@ impl ChannelInner {
         self.take_ended();
     }
 
-    /// See [`Channel::poll`](crate::block::Channel::poll).
+    /// See [`Channel::send`](crate::block::Channel::send).
     #[inline(always)]
-    pub(super) fn poll(&self, looks: u32) -> bool {
+    pub(super) fn send(&self) {
+        if !self.in_ring {
+            self.commit_pending();
+        }
+    }
+
+    #[inline(always)]
+    fn commit_pending(&self) {
         if self.table.borrow().has_pending() {
             self.leaf.borrow_mut().commit();
         }
+    }
+
+    /// See [`Channel::poll`](crate::block::Channel::poll).
+    #[inline(always)]
+    pub(super) fn poll(&self, looks: u32) -> bool {
+        self.commit_pending();
         if self.in_ring {
             self.ctx.poll_ring();
         } else {
@@ -99,7 +112,7 @@ impl ChannelInner {
                 Target::Batch => table.done.push(done),
                 Target::Future => {
                     if let Some(cold) = table.cold_mut(done.tag) {
-                        cold.outcome = Some(done.result);
+                        cold.outcome = Some(done.result());
                         let waker = cold.waker.take();
                         self.state.borrow_mut().wakes.extend(waker);
                     }
@@ -173,13 +186,18 @@ impl ChannelInner {
         if count == 0 {
             return;
         }
+        let only = count == 1;
         for _ in 0..count {
-            let next = self.table.borrow_mut().next_done();
+            let mut table = self.table.borrow_mut();
+            let next = if only { table.only_done() } else { table.next_done() };
+            drop(table);
             // `each` may have drained what was left.
             let Some(done) = next else { break };
             each(done);
         }
-        self.table.borrow_mut().forget_drained();
+        if !only {
+            self.table.borrow_mut().forget_drained();
+        }
         self.call_slot_waiters(count);
     }
 

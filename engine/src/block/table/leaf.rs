@@ -4,7 +4,7 @@ use std::cell::{Ref, RefMut};
 use std::fmt;
 use std::rc::Rc;
 
-use super::{Command, Done, Filling, LeafCommand, LeafCompletion, Shared, State, Table, Tag, Target};
+use super::{Command, Filling, LeafCommand, LeafCompletion, Shared, State, Table, Tag, Target};
 use crate::block::errno::IoResult;
 
 /// A leaf queue's handle on the commands of its channel. It keeps their memory: a queue that cannot stop its device leaks
@@ -175,7 +175,8 @@ impl CommandTable {
         loop {
             let mut table = self.0.borrow_mut();
             let next = table.done.pop();
-            let Some(Done { tag, result, .. }) = next.or_else(|| table.others.pop()) else { return };
+            let Some(done) = next.or_else(|| table.others.pop()) else { return };
+            let (tag, result) = (done.tag, done.result());
             let payload = table.release(tag);
             drop(table);
             each(LeafCompletion { tag, result, payload });

@@ -133,7 +133,7 @@ fn a_tag_outside_the_table_is_harmless() {
     assert!(shared.borrow_mut().get_mut(Tag(9)).is_none());
     drop(shared.borrow_mut().release(Tag(9)));
     assert_eq!(shared.borrow().in_use(), 0);
-    let completion = shared.borrow_mut().finish(Done { token: 1, tag: Tag(9), result: Ok(()), plain: true });
+    let completion = shared.borrow_mut().finish(Done::new(1, Tag(9), Ok(()), true));
     assert!(completion.result.is_err());
 }
 
