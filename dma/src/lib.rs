@@ -13,6 +13,7 @@
 //! - [`vfio`] opens PCI devices that this process drives by itself, behind an IOMMU.
 //! - [`MmioRegion`] is a device's registers, [`CoherentBuffer`] memory that a driver and a device share all the time.
 //! - [`Arena`] is memory that all lanes read and write, as a RAM disk's.
+//! - [`fence_all_threads`] is a memory barrier that spares the hot path its own.
 //!
 //! The crate knows nothing of requests. Its law is that **no Rust reference exists to memory that a device, a guest,
 //! another process or another lane may write**: such memory is only copied, by the functions of one module (`raw`).
@@ -22,6 +23,8 @@ mod buffer;
 mod coherent;
 mod device;
 mod error;
+mod fault;
+mod fence;
 pub mod guest;
 mod hugepages;
 mod iobuf;
@@ -42,6 +45,8 @@ pub use buffer::{Backing, DmaBuffer};
 pub use coherent::{CoherentArray, CoherentBuffer};
 pub use device::{CellArray, DeviceMemory, WordArray};
 pub use error::DmaError;
+pub use fault::register_faults;
+pub use fence::fence_all_threads;
 pub use hugepages::HugePages;
 pub use iobuf::IoBuf;
 pub use iova::{Iova, IovaAllocator};

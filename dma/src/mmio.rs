@@ -10,7 +10,7 @@
 //!   time.
 //!
 //! A device that has left the bus reads as all ones. One whose memory decoding is switched off raises SIGBUS on access
-//! (Linux, vfio-pci), so whoever maps registers keeps the decoding on.
+//! (Linux, vfio-pci); on x86-64 it then reads as all ones as well, and writes do nothing (`fault.rs`).
 #![allow(unsafe_code)]
 
 use std::fmt;
@@ -23,13 +23,14 @@ use rustix::mm::{MapFlags, ProtFlags};
 
 use crate::buffer::DmaBuffer;
 use crate::error::DmaError;
+use crate::fault::{Guarded, guard};
 use crate::raw::RawSpan;
 use crate::region::MemRegion;
 
 /// What keeps registers mapped.
 enum Keeper {
-    /// A mapping of our own, of the whole span.
-    Mapped,
+    /// A mapping of our own, of the whole span, whose faults are dealt with.
+    Mapped(Option<Guarded>),
     /// Memory that stands for registers.
     Memory(#[allow(dead_code)] MemRegion), // Held, never read: its drop unmaps.
 }
@@ -41,7 +42,9 @@ struct Inner {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        if matches!(self.keeper, Keeper::Mapped) {
+        if let Keeper::Mapped(guarded) = &mut self.keeper {
+            // Before the addresses can be another's.
+            drop(guarded.take());
             // SAFETY: `from_fd` mapped exactly this span, and the last region or register of it is being dropped.
             let result = unsafe { rustix::mm::munmap(self.span.ptr().cast(), self.span.len()) };
             debug_assert!(result.is_ok(), "munmap of registers: {result:?}");
@@ -78,7 +81,8 @@ impl MmioRegion {
         };
         // SAFETY: just mapped with this length; it stays so until the drop of the `Inner` that it is put into.
         let span = unsafe { RawSpan::new(start, len_bytes) };
-        Ok(MmioRegion { span, inner: Arc::new(Inner { span, keeper: Keeper::Mapped }) })
+        let keeper = Keeper::Mapped(Some(guard(span.addr(), len_bytes)));
+        Ok(MmioRegion { span, inner: Arc::new(Inner { span, keeper }) })
     }
 
     /// Memory that stands for registers: written here, read by another thread or process, or the other way round.
