@@ -8,7 +8,7 @@ use std::sync::Arc;
 use corelane_dma::{MemRegion, Registered};
 
 use super::channel::{Channel, ChannelInner};
-use super::driver::{BlockDriver, BlockStatus};
+use super::driver::{BlockDriver, BlockStatus, DeviceChange};
 use super::errno::BlockError;
 use super::limits::{BlockLimits, MAX_LENGTH_BYTES};
 use super::node::{Answers, LaneEntry, Node};
@@ -76,6 +76,12 @@ impl BlockBackend {
     /// The length in bytes.
     pub fn length(&self) -> u64 {
         self.node.length()
+    }
+
+    /// Has `hook` called whenever the device has changed by itself (not by [`truncate`](Self::truncate)), after the backend has
+    /// taken the change over; on a thread of the driver's, which it must not keep for long.
+    pub fn on_change(&self, hook: impl Fn(DeviceChange) + Send + Sync + 'static) {
+        self.node.add_hook(Box::new(hook));
     }
 
     /// Whether writes are refused.

@@ -2,7 +2,7 @@
 
 use corelane_dma::{Backing, MemRegion, Payload};
 
-use super::errno::{BlockError, IoResult};
+use super::errno::{BlockError, IoError, IoResult};
 use super::limits::BlockLimits;
 use super::request::{Op, ReqFlags};
 use super::table::LeafTable;
@@ -96,6 +96,26 @@ pub struct BlockStatus {
     pub bytes: u64,
 }
 
+/// What becomes of a device while it is open, without anybody here having asked for it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum DeviceChange {
+    /// It is so many bytes long from now on.
+    Resized {
+        /// The length in bytes.
+        length_bytes: u64,
+    },
+    /// It is not any more what was opened: its blocks have another size, or it has gone. Every request ends with this error
+    /// from now on.
+    Failed {
+        /// How requests end.
+        error: IoError,
+    },
+}
+
+/// Who is told of changes; from any thread.
+pub type ChangeHook = Box<dyn Fn(DeviceChange) + Send + Sync>;
+
 /// A driver instance: one opened device, shared by every lane that uses it.
 ///
 /// The methods that may block (`truncate`, `allocated_size`, `block_status`) are control plane: the block layer calls
@@ -142,6 +162,12 @@ pub trait BlockDriver: Send + Sync + 'static {
     /// cannot reach it copies.
     fn memory(&self) -> Backing {
         Backing::Pages
+    }
+
+    /// Has `hook` called whenever the device has changed by itself, as long as this instance lives. A device that never does
+    /// drops it.
+    fn on_change(&self, hook: ChangeHook) {
+        drop(hook);
     }
 
     /// Opens this driver's queue in the lane of `ctx`, for the commands of `table`.

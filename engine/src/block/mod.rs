@@ -24,7 +24,10 @@ mod transfer;
 pub use backend::{BackendOptions, BlockBackend};
 pub use channel::{Channel, Ended, MAX_DEPTH};
 pub use counters::ChannelStats;
-pub use driver::{BlockDriver, BlockStatus, LeafCommand, LeafCompletion, LeafQueue, StatusFlags, Tag};
+pub use driver::{
+    BlockDriver, BlockStatus, ChangeHook, DeviceChange, LeafCommand, LeafCompletion, LeafQueue, StatusFlags,
+    Tag,
+};
 pub use errno::{BlockError, Errno, IoError, IoResult};
 pub use future::{Control, IoFuture, Outcome, ReadAt, VectorAt, WriteAt};
 pub use limits::{BlockLimits, LimitsError, MAX_ALIGNMENT, MAX_LENGTH_BYTES, MAX_REQUEST_BYTES};

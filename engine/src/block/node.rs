@@ -2,8 +2,8 @@
 //!
 //! Invariants:
 //!
-//! - `attention` is not zero while a serialising request is in flight or the node is closed. The fast path reads it
-//!   once per request and writes nothing shared.
+//! - `attention` is not zero while a serialising request is in flight or the node is closed or has failed. The fast path
+//!   reads it once per request and writes nothing shared.
 //! - A serialising request waits for every earlier overlapping one (in the order of the list), then for every request
 //!   that a lane has tracked; a tracked request never waits for a serialising one. So nobody waits in a circle.
 //! - A lane checks the list and tracks its request without giving up the thread in between, and a serialising request
@@ -13,14 +13,14 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use corelane_dma::{DmaError, MemRegion, Registered, RegisteredTable};
 use crossbeam::utils::CachePadded;
 
-use super::driver::BlockDriver;
-use super::errno::BlockError;
+use super::driver::{BlockDriver, ChangeHook, DeviceChange};
+use super::errno::{BlockError, IoError};
 use super::limits::{BlockLimits, MAX_LENGTH_BYTES};
 use crate::aio::AioHandle;
 
@@ -41,6 +41,9 @@ pub(super) struct Node {
     pub(super) force_fua: bool,
     shared: CachePadded<Shared>,
     control: Mutex<Control>,
+    /// How requests end since the device is another.
+    failed: OnceLock<IoError>,
+    hooks: Mutex<Vec<Arc<ChangeHook>>>,
 }
 
 #[derive(Default)]
@@ -88,7 +91,44 @@ impl Node {
         };
         let read_only = read_only || driver.read_only();
         let (shared, control) = (CachePadded::new(shared), Mutex::default());
-        Ok(Arc::new(Node { name, driver, limits, read_only, force_fua, shared, control }))
+        let (failed, hooks) = (OnceLock::new(), Mutex::default());
+        let node =
+            Arc::new(Node { name, driver, limits, read_only, force_fua, shared, control, failed, hooks });
+        let told = Arc::downgrade(&node);
+        node.driver.on_change(Box::new(move |change| {
+            if let Some(node) = told.upgrade() {
+                node.changed(change);
+            }
+        }));
+        // It may have changed since it was asked.
+        node.set_length(node.driver.length()?.min(MAX_LENGTH_BYTES));
+        Ok(node)
+    }
+
+    /// The device has changed by itself.
+    fn changed(&self, change: DeviceChange) {
+        match change {
+            DeviceChange::Resized { length_bytes } => self.set_length(length_bytes.min(MAX_LENGTH_BYTES)),
+            // `attention` stays raised for good.
+            DeviceChange::Failed { error } => {
+                if self.failed.set(error).is_err() {
+                    return;
+                }
+                self.shared.attention.fetch_add(1, Ordering::SeqCst);
+            }
+        }
+        let hooks = self.hooks.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        hooks.iter().for_each(|hook| hook(change));
+    }
+
+    /// How requests end since the device is not any more what was opened.
+    pub(super) fn failed(&self) -> Option<IoError> {
+        self.failed.get().copied()
+    }
+
+    /// One more to be told of changes.
+    pub(super) fn add_hook(&self, hook: ChangeHook) {
+        self.hooks.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::new(hook));
     }
 
     /// The node's length in bytes.

@@ -23,6 +23,9 @@ pub(super) fn check(node: &Node, request: &Request) -> Result<(), Errno> {
     if node.is_closed() {
         return Err(Errno::ENOMEDIUM);
     }
+    if let Some(error) = node.failed() {
+        return Err(error.errno);
+    }
     let carries_data = matches!(request.op, Op::Read | Op::Write);
     let expected = if carries_data { request.bytes } else { 0 };
     if request.payload.len_bytes() as u64 != expected {
