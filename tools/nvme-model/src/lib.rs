@@ -17,6 +17,7 @@
 mod admin;
 mod backoff;
 mod bus;
+mod change;
 mod check;
 mod config;
 mod data;

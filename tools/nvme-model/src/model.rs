@@ -112,6 +112,15 @@ impl Model {
         self.shared.changed_and_seen();
     }
 
+    /// Ends the controller for good, as a drop does: nothing is served any more. For whoever cannot drop it, since a driver
+    /// that could not stop it keeps it.
+    pub fn end(&self) {
+        self.shared.stop();
+        while self.shared.is_alive() {
+            std::thread::yield_now();
+        }
+    }
+
     /// Tells the driver something of the function, as its host would.
     pub fn give_notice(&self, notice: Notice) {
         self.shared.notices.give(notice);
@@ -120,6 +129,10 @@ impl Model {
     /// The eventfds of what the host has to say: of errors, and of a removal.
     pub(crate) fn notices(&self) -> (BorrowedFd<'_>, BorrowedFd<'_>) {
         (self.shared.notices.error.as_fd(), self.shared.notices.removal.as_fd())
+    }
+
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.shared
     }
 
     /// What the controller is like.

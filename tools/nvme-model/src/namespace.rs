@@ -2,6 +2,8 @@
 //!
 //! Invariant: ranges are checked against [`Namespace::blocks`] before the store is asked; the store checks again.
 
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+
 use corelane_dma::{Arena, DmaError};
 
 use crate::config::{NamespaceBacking, NamespaceConfig};
@@ -14,6 +16,16 @@ use crate::memory::{Fault, View};
 pub(crate) struct Namespace {
     pub(crate) config: NamespaceConfig,
     pub(crate) store: Store,
+    pub(crate) live: Live,
+}
+
+/// What of a namespace can change while hosts use it (`change.rs`); at first as configured. The store stays as it is, so
+/// a namespace never gets larger than it was made.
+#[derive(Debug)]
+pub(crate) struct Live {
+    pub(crate) blocks: AtomicU64,
+    pub(crate) lba_shift: AtomicU8,
+    pub(crate) attached: AtomicBool,
 }
 
 /// Where blocks are kept.
@@ -42,13 +54,30 @@ impl Namespace {
                 Store::Ram(Arena::new(len_bytes, backing).map_err(memory)?)
             }
         };
-        Ok(Namespace { config: config.clone(), store })
+        let live = Live {
+            blocks: AtomicU64::new(config.blocks()),
+            lba_shift: AtomicU8::new(config.lba_shift),
+            attached: AtomicBool::new(true),
+        };
+        Ok(Namespace { config: config.clone(), store, live })
     }
 
     /// How many blocks it has.
     #[inline]
     pub(crate) fn blocks(&self) -> u64 {
-        self.config.blocks()
+        self.live.blocks.load(Ordering::Relaxed)
+    }
+
+    /// The size of a block as a power of two.
+    #[inline]
+    pub(crate) fn lba_shift(&self) -> u8 {
+        self.live.lba_shift.load(Ordering::Relaxed)
+    }
+
+    /// Whether hosts can use it.
+    #[inline]
+    pub(crate) fn is_attached(&self) -> bool {
+        self.live.attached.load(Ordering::Relaxed)
     }
 }
 

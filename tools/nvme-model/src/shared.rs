@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::Thread;
 
+use crate::admin::events::Event;
 use crate::config::{ModelConfig, NamespaceBacking};
 use crate::device::DeviceError;
 use crate::doorbells::Doorbells;
@@ -58,6 +59,12 @@ pub(crate) struct Control {
     pub(crate) plug: Option<bool>,
     /// Faults to make from now on.
     pub(crate) script: Option<FaultScript>,
+    /// Namespaces that have changed, and events, that the polling thread has yet to tell hosts of.
+    pub(crate) changed: Vec<u32>,
+    pub(crate) raised: Vec<Event>,
+    /// Critical Warning of the health log, and those that are new.
+    pub(crate) warning: u8,
+    pub(crate) warned: u8,
     /// Whether the polling thread waits for jobs of nodes before the controller is really disabled.
     pub(crate) stopping: bool,
 }
@@ -87,6 +94,10 @@ impl Shared {
             gone: false,
             plug: None,
             script: Some(config.faults.clone()),
+            changed: Vec::new(),
+            raised: Vec::new(),
+            warning: 0,
+            warned: 0,
             stopping: false,
         };
         let shared = Shared {

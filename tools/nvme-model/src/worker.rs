@@ -6,6 +6,7 @@
 //! - A batch is what lay between head and tail when the doorbell was read; a completion is written for each command of
 //!   it, or the command is held.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -60,6 +61,8 @@ pub(crate) struct Worker {
     pub(crate) features: Features,
     pub(crate) events: Events,
     pub(crate) errors: ErrorLog,
+    /// Changed Namespace List; in order.
+    pub(crate) changed: BTreeSet<u32>,
     pub(crate) io: Io,
     pub(crate) nodes: Nodes,
     /// Completions for which there was no room.
@@ -99,6 +102,7 @@ impl Worker {
             features: Features::new(&shared.config),
             events: Events::default(),
             errors: ErrorLog::default(),
+            changed: BTreeSet::new(),
             io: Io::new(shared.namespaces.len()),
             nodes,
             segments: Segments::default(),
@@ -182,6 +186,7 @@ impl Worker {
             self.faults.set_script(script);
         }
         self.follow_registers();
+        self.take_changes();
         self.scan_doorbells();
         self.seen = generation;
         self.shared.set_seen(generation);
@@ -259,6 +264,7 @@ impl Worker {
         self.late.clear();
         self.features = Features::new(&self.shared.config);
         self.events = Events::default();
+        self.changed.clear();
         self.faults.queues_are_gone();
         self.clear_doorbells();
     }

@@ -27,6 +27,19 @@ impl Event {
     /// Invalid Doorbell Write Value.
     pub(crate) const INVALID_DOORBELL_VALUE: Event = Event { kind: 0, info: 1, log_page: log::ERRORS };
 
+    /// Namespace Attribute Changed.
+    pub(crate) const NAMESPACES: Event = Event { kind: 2, info: 0, log_page: log::CHANGED_NAMESPACES };
+
+    /// A warning of the health log, by its bit there (figures 152 and 207).
+    pub(crate) fn of_warning(bit: u32) -> Event {
+        let info = match bit {
+            0 => 2,
+            1 => 1,
+            _ => 0,
+        };
+        Event { kind: 1, info, log_page: log::SMART }
+    }
+
     /// Any event.
     pub(crate) fn new(kind: u8, info: u8, log_page: u8) -> Event {
         Event { kind, info, log_page }

@@ -48,6 +48,11 @@ impl Features {
         }
     }
 
+    /// Whether the host wants to be told of this: a bit of Asynchronous Event Configuration.
+    pub(crate) fn wants(&self, bit: u32) -> bool {
+        self.async_events >> bit & 1 != 0
+    }
+
     /// The highest identifier of an I/O submission queue.
     pub(crate) fn io_submission_queues(&self, max: u16) -> u16 {
         max.min((self.queues & 0xFFFF) as u16 + 1)

@@ -40,7 +40,7 @@ impl Worker {
             cns::INDEPENDENT_NAMESPACE => self.of_namespace(nsid, check, independent_data)?,
             cns::DESCRIPTORS => self.of_namespace(nsid, check, |_, eui64| descriptors(eui64))?,
             cns::ACTIVE_NAMESPACES | cns::ALLOCATED_NAMESPACES | cns::CS_ACTIVE_NAMESPACES => {
-                self.namespace_list(nsid, check)?
+                self.namespace_list(nsid, which == cns::ALLOCATED_NAMESPACES, check)?
             }
             cns::CS_CONTROLLER => nvm_controller(&self.shared.config),
             cns::CONTROLLERS => controller_list(command.dword(10)),
@@ -66,17 +66,21 @@ impl Worker {
             let text = format!("there is no namespace {nsid:#x}");
             check.refuse(Status::INVALID_NAMESPACE, Rule::Namespace, text)
         })?;
+        if !namespace.is_attached() {
+            // As of one that is not active (5.17.2.1).
+            return Ok(vec![0; IDENTIFY_BYTES]);
+        }
         Ok(build(namespace, eui64(&self.shared.config, nsid)))
     }
 
-    /// The active namespaces behind `after`; all are active (5.17.2.2).
-    fn namespace_list(&self, after: u32, check: &Checker<'_>) -> Result<Vec<u8>, Status> {
+    /// The active namespaces behind `after`, or all of them (5.17.2.2).
+    fn namespace_list(&self, after: u32, all: bool, check: &Checker<'_>) -> Result<Vec<u8>, Status> {
         if after >= NSID_ALL - 1 {
             let text = format!("a list of namespaces behind {after:#x}");
             return Err(check.refuse(Status::INVALID_NAMESPACE, Rule::Namespace, text));
         }
-        let last = self.shared.namespaces.len() as u32;
-        let ids = (1..=last).filter(|nsid| *nsid > after).take(IDENTIFY_BYTES / 4);
+        let listed = (1..).zip(&self.shared.namespaces).filter(|(_, one)| all || one.is_attached());
+        let ids = listed.map(|(nsid, _)| nsid).filter(|nsid| *nsid > after).take(IDENTIFY_BYTES / 4);
         let mut bytes: Vec<u8> = ids.flat_map(u32::to_le_bytes).collect();
         bytes.resize(IDENTIFY_BYTES, 0);
         Ok(bytes)
@@ -96,6 +100,8 @@ impl Worker {
         // I/O controller.
         data.cntrltype = 1;
         data.oacs = U16::new(u16::from(config.shadow_doorbells) << 8);
+        // Namespace attribute notices.
+        data.oaes = U32::new(1 << 8);
         data.acl = 3;
         data.aerl = config.aerl;
         // One firmware slot, read only.
@@ -151,7 +157,7 @@ fn put_text(field: &mut [u8], text: &str) {
 }
 
 fn capacity(namespace: &Namespace) -> u64 {
-    namespace.blocks() << namespace.config.lba_shift
+    namespace.blocks() << namespace.lba_shift()
 }
 
 /// A locally administered EUI-64 that differs by serial number and namespace: hosts take two namespaces with the same one
@@ -195,7 +201,7 @@ fn namespace_data(namespace: &Namespace, eui64: [u8; 8]) -> Vec<u8> {
     data.msrc = config.copy.ranges_less_one;
     data.eui64 = eui64;
     data.nguid[..8].copy_from_slice(&eui64);
-    data.lbaf[0] = LbaFormat { ms: U16::new(config.metadata_bytes), lbads: config.lba_shift, rp: 0 };
+    data.lbaf[0] = LbaFormat { ms: U16::new(config.metadata_bytes), lbads: namespace.lba_shift(), rp: 0 };
     data.as_bytes().to_vec()
 }
 

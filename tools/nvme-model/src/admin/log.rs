@@ -16,6 +16,8 @@ use crate::worker::Worker;
 
 /// How many entries the error log keeps (ELPE + 1).
 pub(crate) const ERROR_ENTRIES: usize = 64;
+/// The first log page that is the vendor's.
+const VENDOR_PAGES: u8 = 0xC0;
 /// What the controller's temperature is said to be: 40 degrees Celsius.
 const KELVIN: u16 = 313;
 /// Of a command: supported (bit 0).
@@ -62,6 +64,10 @@ impl Worker {
             let text = format!("log page {id:02x}h is the controller's, not namespace {nsid:#x}'s");
             return Err(check.refuse(Status::INVALID_FIELD, Rule::Namespace, text));
         }
+        if id >= VENDOR_PAGES {
+            // What a vendor has there a host can only find out by asking.
+            return Err(Status::INVALID_LOG_PAGE.dnr());
+        }
         let page = self.log_page(id).ok_or_else(|| {
             let text = format!("the controller has no log page {id:02x}h");
             check.refuse(Status::INVALID_LOG_PAGE, Rule::InvalidField, text)
@@ -77,6 +83,9 @@ impl Worker {
         self.send(command, &bytes, check)?;
         if !retain {
             self.events.log_was_read(id);
+            if id == CHANGED_NAMESPACES {
+                self.changed.clear();
+            }
         }
         Ok(0)
     }
@@ -100,7 +109,9 @@ impl Worker {
             }
             SMART => self.smart().as_bytes().to_vec(),
             FIRMWARE => self.firmware(),
-            CHANGED_NAMESPACES => vec![0; 4096],
+            CHANGED_NAMESPACES => {
+                self.changed.iter().flat_map(|nsid| nsid.to_le_bytes()).chain([0; 4096]).take(4096).collect()
+            }
             EFFECTS => self.effects(),
             _ => return None,
         })
@@ -111,6 +122,7 @@ impl Worker {
         let counters = self.io.totals();
         // Thousands of 512 bytes, rounded up.
         let units = |bytes: u64| U128::new(u128::from(bytes.div_ceil(512_000)));
+        smart.critical_warning = self.shared.control().warning;
         smart.temperature = U16::new(KELVIN);
         smart.available_spare = 100;
         smart.spare_threshold = 10;

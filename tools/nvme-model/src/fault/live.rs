@@ -62,7 +62,7 @@ impl Faults {
             0 => What::Admin(Some(opcode), Some(command.dword(10) as u8)),
             _ => What::Io(Some(opcode)),
         };
-        let shift = namespaces.get((command.nsid() as usize).wrapping_sub(1)).map(|one| one.config.lba_shift);
+        let shift = namespaces.get((command.nsid() as usize).wrapping_sub(1)).map(Namespace::lba_shift);
         self.pick(what, |rule| {
             rule.queue.is_none_or(|id| id == queue)
                 && rule.nsid.is_none_or(|nsid| nsid == command.nsid())

@@ -56,7 +56,7 @@ impl Io {
         let namespace = namespace(nsid, context.shared, check)?;
         let blocks = range(command, namespace, check)?;
         within_limit("WUSL", context.shared.config.wusl, blocks.len_bytes, check)?;
-        let count = blocks.len_bytes >> namespace.config.lba_shift;
+        let count = blocks.len_bytes >> namespace.lba_shift();
         self.bad.0.extend((command.slba()..command.slba() + count).map(|block| (nsid, block)));
         Ok(Step::Done)
     }

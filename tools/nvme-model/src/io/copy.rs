@@ -63,7 +63,7 @@ impl Io {
         }
         let to = within(command.slba(), total, namespace, check)?;
         self.bad.mend(command.nsid(), command.slba(), total);
-        let shift = namespace.config.lba_shift;
+        let shift = namespace.lba_shift();
         let ranges: Vec<_> = from.iter().map(|(first, blocks)| (first << shift, blocks << shift)).collect();
         if let Store::Node(node) = namespace.store {
             return Ok(context.hold(Work::Copy { to: to.at }, node, ranges, check));

@@ -240,8 +240,9 @@ fn reserved_of_transfer(command: &Command, check: &Checker<'_>) {
 #[inline]
 fn namespace<'a>(nsid: u32, shared: &'a Shared, check: &Checker<'_>) -> Result<&'a Namespace, Status> {
     match shared.namespaces.get((nsid as usize).wrapping_sub(1)) {
-        Some(namespace) if namespace.config.metadata_bytes == 0 => Ok(namespace),
-        // Metadata formats are told of, for hosts to refuse, but not served.
+        Some(namespace) if namespace.config.metadata_bytes == 0 && namespace.is_attached() => Ok(namespace),
+        // Metadata formats are told of, for hosts to refuse, but not served. Of a namespace that was detached a host may not
+        // know yet.
         Some(_) => Err(Status::INVALID_NAMESPACE.dnr()),
         None => Err(no_namespace(nsid, check)),
     }
@@ -262,12 +263,15 @@ fn range(command: &Command, namespace: &Namespace, check: &Checker<'_>) -> Resul
 /// `count` blocks from `first` on, if the namespace has them.
 #[inline]
 fn within(first: u64, count: u64, namespace: &Namespace, check: &Checker<'_>) -> Result<Blocks, Status> {
-    let size = namespace.blocks();
+    let (size, shift) = (namespace.blocks(), namespace.lba_shift());
     if first >= size || count > size - first {
+        if first.saturating_add(count) <= namespace.config.size_bytes >> shift {
+            // It was larger; the host may not know yet.
+            return Err(Status::LBA_OUT_OF_RANGE.dnr());
+        }
         let text = format!("blocks {first} to {first}+{count} of {size}");
         return Err(check.refuse(Status::LBA_OUT_OF_RANGE, Rule::Range, text));
     }
-    let shift = namespace.config.lba_shift;
     Ok(Blocks { at: first << shift, len_bytes: count << shift })
 }
 
