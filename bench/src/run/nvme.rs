@@ -89,7 +89,11 @@ fn start(bus: Arc<dyn Bus>, spec: &JobSpec, name: &str) -> Result<Arc<NvmeContro
         admin_timeout_ms: spec.target.nvme_admin_timeout_ms,
         ..ControllerOptions::default()
     };
-    NvmeController::start(bus, &options).map_err(|error| error.into_open(name))
+    let controller = NvmeController::start(bus, &options).map_err(|error| error.into_open(name))?;
+    let name = controller.address().to_owned();
+    // What goes wrong with it explains the figures.
+    controller.on_event(move |event| super::say(&format!("{name}: {event}")));
+    Ok(controller)
 }
 
 /// What a name of a model asks for.

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use corelane_dma::Backing;
 use corelane_engine::aio::AioContext;
-use corelane_engine::block::{BlockDriver, BlockError, BlockLimits, LeafQueue, LeafTable, ReqFlags};
+use corelane_engine::block::{
+    BlockDriver, BlockError, BlockLimits, ChangeHook, LeafQueue, LeafTable, ReqFlags,
+};
 
 use super::atomics::AtomicWrites;
 use super::controller::NvmeController;
@@ -12,6 +14,7 @@ use super::error::NvmeError;
 use super::leaf::NvmeQueue;
 use super::namespace::Namespace;
 use super::options::{NvmeOptions, default_namespace};
+use super::recovery::watch::Watched;
 use super::spec::Nsid;
 
 /// A namespace of an NVMe controller.
@@ -20,6 +23,7 @@ pub struct NvmeDriver {
     controller: Arc<NvmeController>,
     namespace: Namespace,
     options: NvmeOptions,
+    watched: Arc<Watched>,
 }
 
 impl NvmeDriver {
@@ -34,13 +38,16 @@ impl NvmeDriver {
         options: &NvmeOptions,
     ) -> Result<NvmeDriver, BlockError> {
         let name = format!("{}/{}", controller.address(), nsid.0);
+        let looks = controller.watchlist().looks();
         let namespace = Namespace::open(controller, nsid).map_err(|error| error.into_open(&name))?;
         if namespace.read_only && !options.read_only {
             let reason = "the namespace is write protected; open it with read-only=on".to_owned();
             return Err(BlockError::Open { filename: name, reason });
         }
         namespace.limits.validate().map_err(|source| BlockError::Limits { driver: "nvme", source })?;
-        Ok(NvmeDriver { controller: Arc::clone(controller), namespace, options: *options })
+        let watched = Watched::new(nsid, namespace.shape, namespace.blocks);
+        controller.watch(&watched, looks);
+        Ok(NvmeDriver { controller: Arc::clone(controller), namespace, options: *options, watched })
     }
 
     /// Opens the namespace that is meant where none is named: 1, or the only one. Blocks; control plane.
@@ -83,7 +90,7 @@ impl BlockDriver for NvmeDriver {
     }
 
     fn length(&self) -> Result<u64, BlockError> {
-        Ok(self.namespace.length_bytes())
+        Ok(self.watched.length_bytes())
     }
 
     fn read_only(&self) -> bool {
@@ -110,7 +117,12 @@ impl BlockDriver for NvmeDriver {
         self.controller.bus().backing()
     }
 
+    fn on_change(&self, hook: ChangeHook) {
+        self.watched.on_change(hook);
+    }
+
     fn open_queue(&self, ctx: &AioContext, table: LeafTable) -> Result<Box<dyn LeafQueue>, BlockError> {
-        Ok(Box::new(NvmeQueue::open(&self.controller, &self.namespace, self.options.poll, ctx, table)?))
+        let (namespace, watched) = (&self.namespace, &self.watched);
+        Ok(Box::new(NvmeQueue::open(&self.controller, (namespace, watched), self.options.poll, ctx, table)?))
     }
 }

@@ -6,6 +6,7 @@ use super::atomics::AtomicWrites;
 use super::controller::NvmeController;
 use super::controller::registers::PAGE_BYTES;
 use super::error::NvmeError;
+use super::recovery::watch::Shape;
 use super::spec::Nsid;
 use super::spec::identify::{IdentifyController, NvmCommands, SglSupport};
 use super::spec::namespace::{IdentifyNamespace, LbaFormat};
@@ -45,6 +46,8 @@ pub struct Namespace {
     pub sgl: bool,
     /// What it writes all or not at all.
     pub atomics: AtomicWrites,
+    /// What must not change while it is open.
+    pub shape: Shape,
 }
 
 impl Namespace {
@@ -57,11 +60,6 @@ impl Namespace {
         let identify = identify(controller, nsid)?;
         let write_cache = controller.write_cache_enabled()?;
         Says::of(controller).namespace(nsid, &identify, write_cache)
-    }
-
-    /// Its length in bytes.
-    pub fn length_bytes(&self) -> u64 {
-        self.blocks << self.block_shift
     }
 }
 
@@ -161,6 +159,7 @@ impl<'a> Says<'a> {
             read_only: identify.is_write_protected(),
             sgl: self.sgl,
             atomics: AtomicWrites::of(self.identify, identify, block_shift),
+            shape: Shape::of(identify, format),
         })
     }
 

@@ -13,7 +13,7 @@ use corelane_drivers::nvme::{
     ControllerOptions, NvmeController, NvmeDriver, NvmeError, NvmeOptions, Polling,
 };
 use corelane_engine::block::{BackendOptions, BlockBackend};
-use corelane_nvme_model::{Device, FaultScript, Model, ModelBus, ModelConfig, NamespaceConfig, Rule};
+use corelane_nvme_model::{Device, FaultScript, Model, ModelBus, ModelConfig, NamespaceConfig};
 use corelane_tests::Seed;
 use rand::prelude::*;
 use rand_xoshiro::Xoshiro256PlusPlus as Rng;
@@ -57,11 +57,9 @@ pub fn run(seed: Seed) -> Tally {
     sequence.check_all();
     sequence.tally.sequences = 1;
     sequence.tally.faults = sequence.model.faults_made().into_iter().collect();
-    let mut violations = sequence.model.take_violations();
-    // Two seeds had a doorbell of a queue that was gone, after a reset; a lane that did not run meanwhile may be the cause, which
-    // is not proven. The controller ignores such a doorbell.
-    violations.retain(|violation| violation.rule != Rule::DoorbellRegister || sequence.tally.resets == 0);
-    assert_eq!(violations, [], "what the model has against the driver");
+    assert_eq!(sequence.model.take_violations(), [], "what the model has against the driver");
+    // One that was lost stays for ever, with the thread that polls.
+    sequence.model.end();
     sequence.tally
 }
 
@@ -104,11 +102,16 @@ impl Sequence {
     }
 
     fn open(&mut self) -> Result<Opened, NvmeError> {
+        let io_timeout_ms = *[40, 80, 160].choose(&mut self.rng).expect("not empty");
+        // Long enough for a machine on which much else runs.
+        self.open_with(io_timeout_ms, 2500)
+    }
+
+    fn open_with(&mut self, io_timeout_ms: u64, admin_timeout_ms: u64) -> Result<Opened, NvmeError> {
         let bus = ModelBus::new("model", Arc::clone(&self.model)).expect("a bus");
         let options = ControllerOptions {
-            io_timeout_ms: *[40, 80, 160].choose(&mut self.rng).expect("not empty"),
-            // Long enough for a machine on which much else runs.
-            admin_timeout_ms: 1500,
+            io_timeout_ms,
+            admin_timeout_ms,
             io_retries: self.rng.random_range(0..=5),
             resets: self.rng.random_range(0..=6),
             ..ControllerOptions::default()
@@ -219,8 +222,10 @@ impl Sequence {
     fn check_all(&mut self) {
         use corelane_dma::{Backing, DmaBuffer, IoBuf};
         use corelane_engine::aio::{AioConfig, AioContext};
-        let opened =
-            self.open().unwrap_or_else(|error| panic!("it cannot be opened without faults: {error}"));
+        // Without faults nothing is late, however little of the processor the model gets.
+        let opened = self
+            .open_with(30_000, 30_000)
+            .unwrap_or_else(|error| panic!("it cannot be opened without faults: {error}"));
         let ctx = AioContext::new(&AioConfig::default()).expect("a lane");
         let channel = opened.backend.channel(&ctx, 4).expect("a channel");
         for lane in &mut self.lanes {

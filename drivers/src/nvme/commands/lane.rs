@@ -331,21 +331,23 @@ fn end(
 
 impl Poller for Lane {
     fn commit(&self) -> Readiness {
-        if !self.is_joined() {
+        if !self.may_ring() {
             let wakers = self.commit_away();
             let ready = if wakers.is_empty() { Readiness::Idle } else { Readiness::Ready };
             wakers.into_iter().for_each(Waker::wake);
             return ready;
         }
         self.tell();
+        self.guard.end();
         if self.in_flight() == 0 { Readiness::Idle } else { Readiness::Spin }
     }
 
     fn reap(&self) -> bool {
-        if !self.is_joined() {
+        if !self.may_ring() {
             return false;
         }
         let wakers = self.take_completions();
+        self.guard.end();
         let any = !wakers.is_empty();
         wakers.into_iter().for_each(Waker::wake);
         any
@@ -355,9 +357,11 @@ impl Poller for Lane {
 impl Drop for Lane {
     fn drop(&mut self) {
         let deadline = Instant::now() + DRAIN_TIME;
-        while self.in_flight() > 0 && self.is_joined() && Instant::now() < deadline {
+        while self.in_flight() > 0 && Instant::now() < deadline && self.may_ring() {
             self.tell();
-            self.take_completions().into_iter().for_each(Waker::wake);
+            let wakers = self.take_completions();
+            self.guard.end();
+            wakers.into_iter().for_each(Waker::wake);
             thread::sleep(Duration::from_micros(20));
         }
         let mut lost = false;

@@ -175,6 +175,11 @@ impl AdminQueue {
         rings.epoch = rings.epoch.wrapping_add(1);
     }
 
+    /// Waits until none rings a doorbell who has not seen that the state has changed: it is looked at with the lock held.
+    pub fn let_bells_end(&self) {
+        drop(self.lock());
+    }
+
     /// Sends a command whose answer nobody waits for. False if there is no room.
     ///
     /// # Errors
@@ -240,7 +245,7 @@ impl AdminQueue {
             let late = start.elapsed() >= self.timeout;
             let mut rings = self.lock();
             // With the lock held: the queue is reset after the state has changed.
-            if Permit::of(control.word()) != permit {
+            if Permit::of(control.word()) != permit || control.is_closing() {
                 return Err(control.stopped());
             }
             rings.reap(control)?;

@@ -1,9 +1,11 @@
 //! [`Core`]: what a controller's handles, its thread and its lanes share.
 
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread;
 use std::time::Duration;
 
 use zerocopy::FromBytes;
+use zerocopy::little_endian::U16;
 
 use super::admin::{AdminQueue, Answer, Data, Permit};
 use super::registers::Registers;
@@ -15,6 +17,9 @@ use crate::nvme::options::ControllerOptions;
 use crate::nvme::recovery::control::Control;
 use crate::nvme::recovery::deadline::Deadline;
 use crate::nvme::recovery::event::Hooks;
+use crate::nvme::recovery::listen::Tasks;
+use crate::nvme::recovery::retry::{delay, delays};
+use crate::nvme::recovery::watch::Watchlist;
 use crate::nvme::spec::Nsid;
 use crate::nvme::spec::command::Command;
 use crate::nvme::spec::feature;
@@ -22,6 +27,9 @@ use crate::nvme::spec::identify::{
     AdminCommands, COMMAND_SET_NVM, IDENTIFY_BYTES, IdentifyController, IdentifyNvmController, cns,
 };
 use crate::nvme::spec::register::Version;
+
+/// The longest before an admin command is sent again.
+const MOST_DELAY: Duration = Duration::from_secs(1);
 
 /// See the module's documentation.
 pub struct Core {
@@ -34,6 +42,10 @@ pub struct Core {
     pub vectors: Mutex<Option<Vectors>>,
     /// Who wants to be told of events.
     pub hooks: Hooks,
+    /// What the controller has told of, and is to be found out.
+    pub tasks: Tasks,
+    /// The namespaces that are open.
+    pub watched: Watchlist,
     /// Shadow doorbells that the controller may have taken though it did not say so; kept until it has stopped.
     unsure: Mutex<Option<ShadowMemory>>,
 }
@@ -65,6 +77,8 @@ impl Core {
             known: OnceLock::new(),
             vectors: Mutex::new(None),
             hooks: Hooks::default(),
+            tasks: Tasks::default(),
+            watched: Watchlist::default(),
             unsure: Mutex::new(None),
         }))
     }
@@ -78,11 +92,36 @@ impl Core {
         self.vectors.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Executes an admin command and waits for its answer. Blocks.
+    /// Executes an admin command that may be carried out twice, and waits for its answer. After a status that may pass it is
+    /// sent again, as often as an I/O command and after the same delays, but for a second at most. Blocks.
     ///
     /// # Errors
     /// As [`AdminQueue::execute`].
     pub fn execute(
+        &self,
+        permit: Permit,
+        name: &'static str,
+        command: Command,
+        data: Data,
+    ) -> Result<Answer, NvmeError> {
+        let mut count = 0;
+        loop {
+            let result = self.execute_once(permit, name, command, data);
+            let Err(NvmeError::Refused { status, .. }) = &result else { return result };
+            if status.do_not_retry() || !status.may_pass() || count >= self.options.io_retries {
+                return result;
+            }
+            count += 1;
+            let told = self.known.get().map_or([0; 3], |known| known.identify.crdt.map(U16::get));
+            thread::sleep(delay(*status, count, &delays(told)).min(MOST_DELAY));
+        }
+    }
+
+    /// Executes an admin command once, and waits for its answer. Blocks.
+    ///
+    /// # Errors
+    /// As [`AdminQueue::execute`].
+    pub fn execute_once(
         &self,
         permit: Permit,
         name: &'static str,

@@ -28,9 +28,11 @@ use super::leaf::share::Hosts;
 use super::options::ControllerOptions;
 use super::recovery::control::Control;
 use super::recovery::event::ControllerEvent;
+use super::recovery::listen::Task;
 use super::recovery::restart::{Stop, stop};
 use super::recovery::state::State;
 use super::recovery::warden::Warden;
+use super::recovery::watch::{Watched, Watchlist};
 use super::spec::command::Command;
 use super::spec::feature;
 use super::spec::identify::{
@@ -80,8 +82,8 @@ impl NvmeController {
         self.core.known.get()
     }
 
-    /// Has `hook` called at every event of the controller, on a thread of the controller's, which it must not keep for long:
-    /// deadlines are kept there. It must not drop the last handle on the controller.
+    /// Has `hook` called at every event of the controller, on one of its threads, which it must not keep for long: deadlines are
+    /// kept there. It must not drop the last handle on the controller.
     pub fn on_event(&self, hook: impl Fn(&ControllerEvent) + Send + Sync + 'static) {
         self.core.hooks.add(hook);
     }
@@ -155,6 +157,20 @@ impl NvmeController {
         &self.core.control
     }
 
+    pub(super) fn watchlist(&self) -> &Watchlist {
+        &self.core.watched
+    }
+
+    /// Watches a namespace that was asked for after `looks` looks.
+    pub(super) fn watch(&self, watched: &Arc<Watched>, looks: u64) {
+        self.core.watched.add(watched);
+        if self.core.watched.looks() != looks {
+            // It may have changed since it was asked for, and a look have missed it.
+            self.core.tasks.add(Task::Namespaces);
+            self.core.control.ring();
+        }
+    }
+
     pub(super) fn hosts(&self) -> &Hosts {
         &self.hosts
     }
@@ -163,7 +179,7 @@ impl NvmeController {
         self.queues.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Executes an admin command that only asks, and waits for its answer. While the controller is brought back it waits for
+    /// Executes an admin command that only asks, three times at most, and waits for its answer. While the controller is brought back it waits for
     /// that first. Blocks.
     ///
     /// # Errors
@@ -179,8 +195,8 @@ impl NvmeController {
             attempts -= 1;
             let word = self.core.control.settled()?;
             match self.core.execute(Permit::of(word), name, command, data) {
-                // It was reset meanwhile. What is asked for here changes nothing that it would have forgotten.
-                Err(NvmeError::Stopped { .. })
+                // It was reset meanwhile, or because of this. What is asked for here changes nothing that it would have forgotten.
+                Err(NvmeError::Stopped { .. } | NvmeError::Unanswered { .. } | NvmeError::Absurd { .. })
                     if attempts > 0 && self.core.control.word().epoch() != word.epoch() => {}
                 result => return result,
             }
@@ -199,7 +215,7 @@ impl NvmeController {
         data: Data,
     ) -> Result<Answer, (NvmeError, Option<u32>)> {
         let word = self.core.control.settled().map_err(|error| (error, None))?;
-        let result = self.core.execute(Permit::of(word), name, command, data);
+        let result = self.core.execute_once(Permit::of(word), name, command, data);
         result.map_err(|error| (error, Some(word.epoch())))
     }
 

@@ -17,6 +17,7 @@ use crate::nvme::error::NvmeError;
 use crate::nvme::queue::memory::HostMemory;
 use crate::nvme::queue::pair::QueuePair;
 use crate::nvme::queue::prp::{self, ENTRIES, List};
+use crate::nvme::recovery::control::LaneGuard;
 use crate::nvme::recovery::state::State;
 use crate::nvme::spec::command::{Command, DataPointer};
 use crate::nvme::spec::feature;
@@ -60,6 +61,7 @@ pub struct PassthroughQueue {
     controller: Arc<NvmeController>,
     pair: QueuePair,
     timeout: Duration,
+    guard: LaneGuard,
 }
 
 /// Longer than any command of NVM, and shorter than what a person waits for.
@@ -174,7 +176,8 @@ impl NvmeController {
         let pair = self.create_queues(TAG + 1, 0, None)?.ok_or_else(|| {
             self.not_allowed("the number of free queues", 0, "at least 1: all are in use by lanes")
         })?;
-        Ok(PassthroughQueue { controller: Arc::clone(self), pair, timeout })
+        let guard = self.control().join_thread();
+        Ok(PassthroughQueue { controller: Arc::clone(self), pair, timeout, guard })
     }
 
     fn not_allowed(&self, what: &'static str, value: u64, expected: impl Into<String>) -> NvmeError {
@@ -283,11 +286,20 @@ impl PassthroughQueue {
         if known { Ok(()) } else { Err(control.stopped()) }
     }
 
+    /// Rings doorbells, if the controller still knows the queues.
+    fn ring<T>(&mut self, ring: impl FnOnce(&mut QueuePair) -> Result<T, NvmeError>) -> Result<T, NvmeError> {
+        self.guard.begin();
+        let rung = self.check().and_then(|()| ring(&mut self.pair));
+        self.guard.end();
+        rung
+    }
+
     fn attempt(&mut self, mut command: Command) -> Result<PassthroughAnswer, NvmeError> {
-        self.check()?;
         let start = Instant::now();
-        self.pair.push(TAG, &mut command);
-        self.pair.tell_pushed()?;
+        self.ring(|pair| {
+            pair.push(TAG, &mut command);
+            Ok(pair.tell_pushed()?)
+        })?;
         let mut pause = Duration::from_micros(10);
         loop {
             // In this order: what was answered within the deadline is never taken for late.
@@ -295,7 +307,7 @@ impl PassthroughQueue {
             if let Some(taken) = self.pair.take() {
                 let (_, found) = taken?;
                 let answer = PassthroughAnswer { status: found.status(), result: self.pair.result(found) };
-                self.pair.tell_taken()?;
+                self.ring(|pair| Ok(pair.tell_taken()?))?;
                 return Ok(answer);
             }
             self.check()?;

@@ -28,6 +28,8 @@ const PCI_NO_INTX: u16 = 1 << 10;
 
 /// The least that a controller is waited for, where it asks for less; in milliseconds.
 const MIN_TIMEOUT_MS: u64 = 500;
+/// The most that it may ask for, in milliseconds: what CAP.TO can say. CRTO could ask for hours.
+const MAX_TIMEOUT_MS: u64 = 127_500;
 /// How long a shutdown may take where the controller does not say (RTD3E is 0); in milliseconds.
 const SHUTDOWN_DEFAULT_MS: u64 = 5000;
 /// The most that it may ask for; in milliseconds.
@@ -171,7 +173,7 @@ impl Registers {
         };
         let told = if self.cap.ready_with_media() { with_media() } else { 0 };
         // Some that report CRTO leave it 0, or below CAP.TO.
-        told.max(self.cap.timeout_ms()).max(MIN_TIMEOUT_MS)
+        told.max(self.cap.timeout_ms()).clamp(MIN_TIMEOUT_MS, MAX_TIMEOUT_MS)
     }
 
     /// Brings the controller to the state in which it uses no memory and can be configured.

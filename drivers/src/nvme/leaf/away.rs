@@ -15,7 +15,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use corelane_engine::aio::{AioContext, AioHandle, Readiness, offload};
-use corelane_engine::block::{Command as Request, Errno, IoResult, Tag};
+use corelane_engine::block::{Command as Request, Errno, IoError, IoResult, Tag};
 
 use super::NvmeQueue;
 use super::link::{Link, Own};
@@ -137,9 +137,9 @@ impl Away {
         self.ctx.add_timer(due, || {});
     }
 
-    /// Forgets all of them: they have ended.
-    pub fn clear(&mut self) {
-        self.again.clear();
+    /// Forgets all of them: they end.
+    pub fn take_all(&mut self) -> impl Iterator<Item = Tag> + '_ {
+        self.again.drain(..).map(|(tag, _)| tag)
     }
 
     /// What to do with a request whose command ended with this status at this age.
@@ -223,23 +223,50 @@ impl NvmeQueue {
                     self.join(word);
                 }
                 if self.is_joined(word) {
+                    let before = std::mem::replace(&mut self.changed, word);
                     self.word = word;
-                    self.tick();
+                    if !self.may_ring() {
+                        // It has changed once more.
+                        return Readiness::Ready;
+                    }
+                    if before.tick() != word.tick() {
+                        self.tick();
+                    }
+                    if let Some(error) = self.watched.failed() {
+                        return self.commit_failed(error);
+                    }
                     let ended = self.send() | self.table.borrow().has_ended();
+                    self.lane.end();
                     return if ended { Readiness::Ready } else { self.readiness() };
                 }
             }
-            State::Stopping => self.lane.saw(word.epoch()),
             // The lane is woken when it is over.
-            State::Quiet | State::Starting => {
-                self.lane.saw(word.epoch());
-                self.pull_back(word);
-            }
+            State::Stopping => {}
+            State::Quiet | State::Starting => self.pull_back(word),
             state @ (State::Stopped | State::Lost) => {
                 self.end_all(self.control.request_error(), state == State::Lost);
             }
         }
         if self.table.borrow().has_ended() { Readiness::Ready } else { Readiness::Idle }
+    }
+
+    /// A turn with a namespace that is not any more what was opened: what is in flight comes back, nothing is sent. It has begun
+    /// to ring.
+    fn commit_failed(&mut self, error: IoError) -> Readiness {
+        self.take_completions();
+        // Guests of this lane may be of other namespaces.
+        if let Err(error) = self.link.tell() {
+            self.control.fail(self.word.epoch(), &error.into());
+        }
+        self.lane.end();
+        self.end_unsent(error);
+        // So that each turn comes here.
+        self.word = super::NEVER;
+        match self.link.in_flight() {
+            _ if self.table.borrow().has_ended() => Readiness::Ready,
+            0 => Readiness::Idle,
+            _ => Readiness::Spin,
+        }
     }
 
     fn is_joined(&self, word: Word) -> bool {

@@ -28,10 +28,9 @@ impl NvmeQueue {
         }
         let sent: Vec<Tag> = slots.sent().map(|(tag, _)| tag).collect();
         for tag in sent {
-            if let Some(part) = self.issuer.parts.get_mut(tag.0 as usize)
-                && leak
-            {
-                part.leak();
+            // Also where the lane goes on: the next request under this tag must not find a mapping of the last one's memory.
+            if let Some(part) = self.issuer.parts.get_mut(tag.0 as usize) {
+                if leak { part.leak() } else { part.clear() }
             }
             if let Some(request) = slots.get_mut(tag)
                 && leak
@@ -45,10 +44,25 @@ impl NvmeQueue {
             }
             slots.end(tag, Err(error));
         }
-        self.away.clear();
+        // These were among the sent.
+        self.away.take_all().for_each(drop);
         if let Link::Own(own) = &mut self.link {
             own.host.shut(self.controller.hosts());
             own.host.abort(Status::ABORTED_SQ_DELETION);
+        }
+    }
+
+    /// Ends all that is pending or waits to be sent again.
+    pub(super) fn end_unsent(&mut self, error: IoError) {
+        let mut slots = self.table.borrow();
+        while let Some((tag, _)) = slots.take_pending() {
+            slots.end(tag, Err(error));
+        }
+        for tag in self.away.take_all() {
+            if let Some(part) = self.issuer.parts.get_mut(tag.0 as usize) {
+                part.clear();
+            }
+            slots.end(tag, Err(error));
         }
     }
 
@@ -117,10 +131,18 @@ impl NvmeQueue {
     /// Waits for what is in flight, for a while.
     fn drain(&mut self) {
         let deadline = Instant::now() + DRAIN_TIME;
-        while self.link.in_flight() > 0 && self.may_complete() && Instant::now() < deadline {
-            self.take_completions();
-            if let Err(error) = self.link.tell() {
-                self.control.fail(self.word.epoch(), &error.into());
+        while self.link.in_flight() > 0 && Instant::now() < deadline {
+            self.lane.begin();
+            let may_complete = self.may_complete();
+            if may_complete {
+                self.take_completions();
+                if let Err(error) = self.link.tell() {
+                    self.control.fail(self.word.epoch(), &error.into());
+                }
+            }
+            self.lane.end();
+            if !may_complete {
+                return;
             }
             thread::sleep(Duration::from_micros(20));
         }

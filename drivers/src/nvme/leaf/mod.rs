@@ -35,9 +35,13 @@ use super::options::Polling;
 use super::queue::pair::MAX_TAGS;
 use super::recovery::control::{Control, LaneGuard};
 use super::recovery::state::{State, Word};
+use super::recovery::watch::Watched;
 
 /// How often an adaptive queue looks in vain before it waits for the interrupt: some 50 µs of a lane that does nothing else.
 const ADAPTIVE_LOOKS: u32 = 1000;
+
+/// Of a controller that is started for the first time, so that it has no queues: no commit finds it as it was.
+const NEVER: Word = Word::new(State::Starting);
 
 /// A namespace's end in one lane.
 pub struct NvmeQueue {
@@ -47,6 +51,9 @@ pub struct NvmeQueue {
     control: Arc<Control>,
     /// State and tick of the controller as they were acted on; as long as nothing has changed, all is well.
     word: Word,
+    /// The same, of the last turn in which something had changed.
+    changed: Word,
+    watched: Arc<Watched>,
     poll: Polling,
     /// Looks in vain since the last completion.
     idle_looks: u32,
@@ -66,7 +73,7 @@ impl NvmeQueue {
     /// [`BlockError::Range`] for too many tags; else what the controller or memory have against it.
     pub fn open(
         controller: &Arc<NvmeController>,
-        namespace: &Namespace,
+        (namespace, watched): (&Namespace, &Arc<Watched>),
         poll: Polling,
         ctx: &AioContext,
         table: LeafTable,
@@ -90,7 +97,9 @@ impl NvmeQueue {
             issuer,
             control,
             // The first commit compares epochs.
-            word: Word::new(State::Starting),
+            word: NEVER,
+            changed: NEVER,
+            watched: Arc::clone(watched),
             poll,
             idle_looks: 0,
             alarm: None,
@@ -157,7 +166,7 @@ impl NvmeQueue {
 
     /// Takes all completions that are there.
     fn take_completions(&mut self) {
-        let NvmeQueue { table, link, issuer, away, .. } = self;
+        let NvmeQueue { table, link, issuer, away, watched, .. } = self;
         let Link::Own(Own { pair, host }) = link else { return self.take_answers() };
         let mut slots = table.borrow();
         while let Some(taken) = pair.take() {
@@ -175,7 +184,8 @@ impl NvmeQueue {
             match slots.get_mut(tag) {
                 Some(request) => {
                     let result = match away.judge(tag, request, status, pair.age(tag.0)) {
-                        Verdict::Ended(result) => result,
+                        // No further part of it is sent to what it was not meant for.
+                        Verdict::Ended(result) => watched.failed().map_or(result, Err),
                         Verdict::Again => continue,
                     };
                     if let Some(result) = issuer.completed(pair, tag, request, result) {
@@ -209,7 +219,7 @@ impl NvmeQueue {
     /// Takes what a host has answered.
     #[cold]
     fn take_answers(&mut self) {
-        let NvmeQueue { table, link, issuer, away, .. } = self;
+        let NvmeQueue { table, link, issuer, away, watched, .. } = self;
         let mut slots = table.borrow();
         loop {
             let Link::Guest(guest) = &mut *link else { return };
@@ -217,7 +227,7 @@ impl NvmeQueue {
             let tag = Tag(answer.tag);
             let Some(request) = slots.get_mut(tag) else { continue };
             let result = match away.judge_answer(tag, request, answer.outcome) {
-                Verdict::Ended(result) => result,
+                Verdict::Ended(result) => watched.failed().map_or(result, Err),
                 Verdict::Again => continue,
             };
             if let Some(result) = issuer.completed(link.way(), tag, request, result) {
@@ -226,13 +236,29 @@ impl NvmeQueue {
         }
     }
 
-    /// Sends what is pending. True if a command has ended already: one that needs no controller, or that it cannot serve.
+    /// Whether doorbells may be rung: the controller is as this lane saw it last, and is not stopped before
+    /// [`LaneGuard::end`].
+    #[inline(always)]
+    fn may_ring(&self) -> bool {
+        self.lane.begin();
+        let as_seen = self.control.word() == self.word;
+        if !as_seen {
+            self.lane.end();
+        }
+        as_seen
+    }
+
+    /// Sends what is pending. True if the lane has to look again at once: a command has ended that needs no controller, or that
+    /// it cannot serve; or the lane has another link. Only if it [may ring](Self::may_ring).
     #[inline(always)]
     fn send(&mut self) -> bool {
         if let Link::Guest(guest) = &self.link
             && guest.is_orphan()
         {
+            // A guest rings nothing, and this blocks.
+            self.lane.end();
             self.relink();
+            return true;
         }
         if !self.away.is_empty() {
             self.resend();
@@ -271,17 +297,20 @@ fn send_all<W: Way>(slots: &mut LeafSlots<'_>, issuer: &mut Issuer, way: &mut W)
 impl LeafQueue for NvmeQueue {
     #[inline]
     fn commit(&mut self) -> Readiness {
-        if self.control.word() != self.word {
+        if !self.may_ring() {
             return self.commit_changed();
         }
-        if self.send() { Readiness::Ready } else { self.readiness() }
+        let again = self.send();
+        self.lane.end();
+        if again { Readiness::Ready } else { self.readiness() }
     }
 
     #[inline]
     fn reap(&mut self) {
         // What a controller says that is being stopped is not believed.
-        if self.link.has_completion() && self.control.word() == self.word {
+        if self.link.has_completion() && self.may_ring() {
             self.take_completions();
+            self.lane.end();
         }
     }
 

@@ -4,13 +4,17 @@
 //! - Whoever notices a fault calls [`fail`](Control::fail), from any thread, with the epoch that it saw it in; what is older
 //!   than that was dealt with. The work is the [warden](super::warden)'s.
 //! - Lanes are woken whenever the state has changed, and at a tick if they sleep with something in flight.
+//! - Who rings doorbells of I/O queues says so before it looks at the state and until it has rung
+//!   ([`LaneGuard::begin`]); a controller is stopped once all who looked before are through. So no doorbell is rung of a
+//!   queue that a reset has deleted, however long the thread that was about to ring it does not run.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, compiler_fence};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use corelane_dma::fence_all_threads;
 use corelane_engine::aio::{AioContext, AioHandle};
 use corelane_engine::block::{Errno, IoError};
 use rustix::event::{EventfdFlags, eventfd};
@@ -36,6 +40,8 @@ pub struct Control {
     missed: Mutex<Vec<Qid>>,
     /// Whether commands have completed since the warden last looked.
     progress: AtomicBool,
+    /// Nobody uses it any more: whoever still asks the controller something is not to wait for the answer.
+    closing: AtomicBool,
     /// Wakes the warden.
     bell: OwnedFd,
 }
@@ -44,6 +50,8 @@ pub struct Control {
 struct Reason {
     text: String,
     gone: bool,
+    /// It is gone as far as its registers tell, which may have been switched off.
+    unclear: bool,
 }
 
 /// A command that was not completed in time.
@@ -59,7 +67,8 @@ pub struct Late {
 
 struct Entry {
     id: u64,
-    lane: AioHandle,
+    /// Who is woken; a thread that waits by itself needs no waking.
+    lane: Option<AioHandle>,
     flags: Arc<LaneFlags>,
 }
 
@@ -67,8 +76,8 @@ struct Entry {
 struct LaneFlags {
     /// It sleeps with something in flight, or did.
     watched: AtomicBool,
-    /// The last epoch that it has seen.
-    seen: AtomicU32,
+    /// It may be about to ring a doorbell.
+    ringing: AtomicBool,
 }
 
 impl Control {
@@ -90,6 +99,7 @@ impl Control {
             late: Mutex::default(),
             missed: Mutex::default(),
             progress: AtomicBool::new(false),
+            closing: AtomicBool::new(false),
             bell,
         }))
     }
@@ -144,6 +154,17 @@ impl Control {
         changed
     }
 
+    /// Has all end that its own threads are doing.
+    pub(super) fn begin_closing(&self) {
+        self.closing.store(true, Ordering::Release);
+        self.ring();
+    }
+
+    /// Whether it is being closed.
+    pub fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::Acquire)
+    }
+
     /// Ends it for good, with the warden gone: whatever the state was, by the way that leads to `last`.
     pub fn close(&self, last: State) {
         if !self.state().is_final() && self.state() != State::Quiet {
@@ -158,8 +179,16 @@ impl Control {
         // It always changes.
         let _ = self.word.fetch_update(Ordering::AcqRel, Ordering::Acquire, tick);
         for entry in self.lanes().iter().filter(|entry| entry.flags.watched.load(Ordering::Relaxed)) {
-            wake(&entry.lane);
+            entry.lane.iter().for_each(wake);
         }
+    }
+
+    /// Has every lane look at its namespace before it sends more.
+    pub(super) fn notice(&self) {
+        let notice = |raw| Some(Word::from_raw(raw).noticed().raw());
+        // It always changes.
+        let _ = self.word.fetch_update(Ordering::AcqRel, Ordering::Acquire, notice);
+        self.wake_lanes();
     }
 
     fn reason(&self) -> MutexGuard<'_, Reason> {
@@ -174,7 +203,8 @@ impl Control {
         if self.change(State::Stopping, |word| word.epoch() == epoch).is_none() {
             return;
         }
-        *reason = Reason { text: error.to_string(), gone: error.is_gone() };
+        let unclear = matches!(error, NvmeError::Gone { .. });
+        *reason = Reason { text: error.to_string(), gone: error.is_gone(), unclear };
         drop(reason);
         tracing::error!(controller = self.address(), %error, "the controller is stopped");
         self.ring();
@@ -183,7 +213,13 @@ impl Control {
 
     /// Says that the controller is gone, although it was not that what it was stopped for.
     pub(super) fn note_gone(&self, error: &NvmeError) {
-        *self.reason() = Reason { text: error.to_string(), gone: true };
+        *self.reason() = Reason { text: error.to_string(), gone: true, unclear: false };
+    }
+
+    /// Says that the controller is there after all: its registers read as all ones, but it could be stopped.
+    pub(super) fn note_there(&self) {
+        let mut reason = self.reason();
+        reason.gone &= !reason.unclear;
     }
 
     /// Why it was stopped last, and whether that was because it is gone.
@@ -194,7 +230,7 @@ impl Control {
 
     /// As [`NvmeError::Stopped`], with the reason.
     pub fn stopped(&self) -> NvmeError {
-        let Reason { text, gone } = self.reason().clone();
+        let Reason { text, gone, .. } = self.reason().clone();
         NvmeError::Stopped { address: self.address().to_owned(), reason: text, gone }
     }
 
@@ -285,9 +321,18 @@ impl Control {
 
     /// Wakes the lane of `ctx` whenever the state has changed, until the guard goes.
     pub fn join(self: &Arc<Control>, ctx: &AioContext) -> LaneGuard {
+        self.add(Some(ctx.handle()))
+    }
+
+    /// As [`join`](Self::join), for a thread that is no lane and waits by itself.
+    pub fn join_thread(self: &Arc<Control>) -> LaneGuard {
+        self.add(None)
+    }
+
+    fn add(self: &Arc<Control>, lane: Option<AioHandle>) -> LaneGuard {
         let id = self.next_lane.fetch_add(1, Ordering::Relaxed);
         let flags = Arc::new(LaneFlags::default());
-        self.lanes().push(Entry { id, lane: ctx.handle(), flags: Arc::clone(&flags) });
+        self.lanes().push(Entry { id, lane, flags: Arc::clone(&flags) });
         LaneGuard { control: Arc::clone(self), id, flags }
     }
 
@@ -297,20 +342,28 @@ impl Control {
 
     fn wake_lanes(&self) {
         for entry in self.lanes().iter() {
-            wake(&entry.lane);
+            entry.lane.iter().for_each(wake);
         }
     }
 
-    /// Waits until all lanes have seen the epoch of now, so that none is about to ring a doorbell, but no longer than
-    /// `most`: a lane that does not turn, or blocks, is none that rings.
-    pub(super) fn let_lanes_see(&self, most: Duration) {
-        let (epoch, deadline) = (self.word().epoch(), Instant::now() + most);
-        let all_have = || {
-            let lanes = self.lanes();
-            lanes.iter().all(|entry| entry.flags.seen.load(Ordering::Acquire) == epoch)
-        };
-        while !all_have() && Instant::now() < deadline {
-            thread::sleep(Duration::from_micros(100));
+    /// Waits until none rings a doorbell who has not seen that the controller is not driven, but no longer than `most`.
+    /// False if one is still at it then.
+    pub(super) fn let_bells_end(&self, most: Duration) -> bool {
+        // The state has changed before. Who has looked at it before this has said that it rings, and that is seen from here
+        // on; who looks after it sees the change.
+        fence_all_threads();
+        let deadline = Instant::now() + most;
+        let mut left: Vec<_> = self.lanes().iter().map(|entry| Arc::clone(&entry.flags)).collect();
+        loop {
+            left.retain(|flags| flags.ringing.load(Ordering::Acquire));
+            if left.is_empty() {
+                return true;
+            }
+            if Instant::now() >= deadline {
+                tracing::warn!(controller = self.address(), "a lane does not end its turn");
+                return false;
+            }
+            thread::sleep(Duration::from_micros(50));
         }
     }
 }
@@ -335,9 +388,20 @@ impl LaneGuard {
         self.flags.watched.store(on, Ordering::Relaxed);
     }
 
-    /// The lane has seen that the controller is not driven, and rings no doorbell.
-    pub fn saw(&self, epoch: u32) {
-        self.flags.seen.store(epoch, Ordering::Release);
+    /// Doorbells may be rung from now on, if the state is still the one that they are rung in: look at it after this.
+    /// Nothing blocks until [`end`](Self::end).
+    #[inline(always)]
+    pub fn begin(&self) {
+        self.flags.ringing.store(true, Ordering::Relaxed);
+        // Between this and the look at the state: the compiler keeps the order, and the processor is made to where it matters
+        // (`fence_all_threads`).
+        compiler_fence(Ordering::SeqCst);
+    }
+
+    /// No doorbell is rung any more.
+    #[inline(always)]
+    pub fn end(&self) {
+        self.flags.ringing.store(false, Ordering::Release);
     }
 }
 

@@ -38,8 +38,7 @@ impl Retries {
     /// For the tags `0..tags`, with `most` repetitions each, and the controller's delays (CRDT1 to CRDT3, in units of
     /// 100 ms).
     pub fn new(tags: u32, most: u8, delays: [u16; 3]) -> Retries {
-        let delays = delays.map(|units| (DELAY_UNIT * units.into()).min(DELAY_MAX));
-        Retries { counts: vec![(0, 0); tags as usize].into(), most, delays }
+        Retries { counts: vec![(0, 0); tags as usize].into(), most, delays: self::delays(delays) }
     }
 
     /// Counts one more repetition of the tag's request; false if there were enough, or if it may not be repeated.
@@ -63,10 +62,21 @@ impl Retries {
         if status.do_not_retry() || !status.may_pass() || !self.count(tag, request) {
             return None;
         }
-        let told = usize::from(status.retry_delay()).checked_sub(1).and_then(|index| self.delays.get(index));
         let (_, count) = self.counts.get(tag.0 as usize).copied().unwrap_or_default();
-        Some(told.copied().unwrap_or_else(|| own_delay(count)))
+        Some(delay(status, count, &self.delays))
     }
+}
+
+/// CRDT1 to CRDT3 as times.
+pub fn delays(units: [u16; 3]) -> [Duration; 3] {
+    units.map(|units| (DELAY_UNIT * units.into()).min(DELAY_MAX))
+}
+
+/// How long before the `count`th repetition after this status: what the controller asks for, of its `delays`, or else
+/// longer each time.
+pub fn delay(status: Status, count: u8, delays: &[Duration; 3]) -> Duration {
+    let told = usize::from(status.retry_delay()).checked_sub(1).and_then(|index| delays.get(index));
+    told.copied().unwrap_or_else(|| own_delay(count))
 }
 
 /// How long before the `count`th repetition, where the controller does not say: not at all before the first, then longer

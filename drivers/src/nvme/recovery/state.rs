@@ -69,10 +69,13 @@ impl State {
     }
 }
 
-/// The state, the epoch and the tick of the deadlines. A lane compares it with the one that it acted on last.
+/// The state, the epoch, the tick of the deadlines, and whether there is something else to look at. A lane compares it with the one that it acted on last.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Word(u64);
 
+const STATE_MASK: u64 = 0b111;
+/// Counts what lanes are to look at beyond state and tick, wrapping around.
+const NOTICE_SHIFT: u32 = 3;
 const TICK_SHIFT: u32 = 8;
 const EPOCH_SHIFT: u32 = 32;
 
@@ -96,7 +99,12 @@ impl Word {
 
     /// The state.
     pub const fn state(self) -> State {
-        State::of(self.0 as u8)
+        State::of((self.0 & STATE_MASK) as u8)
+    }
+
+    /// The tick, which wraps around.
+    pub const fn tick(self) -> u32 {
+        self.0 as u32 >> TICK_SHIFT
     }
 
     /// How often it was stopped.
@@ -109,14 +117,24 @@ impl Word {
         if !self.state().may_become(next) {
             return None;
         }
-        let word = self.0 & !0xff | next as u64;
+        let word = self.0 & !STATE_MASK | next as u64;
         Some(Word(if matches!(next, State::Stopping) { word.wrapping_add(1 << EPOCH_SHIFT) } else { word }))
     }
 
     /// One tick later.
     pub const fn ticked(self) -> Word {
-        let mask = (1 << EPOCH_SHIFT) - (1 << TICK_SHIFT);
-        Word(self.0 & !mask | self.0.wrapping_add(1 << TICK_SHIFT) & mask)
+        self.counted(TICK_SHIFT, EPOCH_SHIFT)
+    }
+
+    /// With something new to look at.
+    pub const fn noticed(self) -> Word {
+        self.counted(NOTICE_SHIFT, TICK_SHIFT)
+    }
+
+    /// With one more in the bits from `from` up to `to`, which wraps around.
+    const fn counted(self, from: u32, to: u32) -> Word {
+        let mask = (1 << to) - (1 << from);
+        Word(self.0 & !mask | self.0.wrapping_add(1 << from) & mask)
     }
 }
 
@@ -167,6 +185,14 @@ mod tests {
         let again = quiet.with_state(State::Starting).unwrap().with_state(State::Stopping).unwrap();
         assert_eq!((quiet.epoch(), again.epoch()), (1, 2));
         assert_ne!(quiet.ticked(), quiet);
+        assert_eq!((quiet.ticked().tick(), quiet.noticed().tick()), (quiet.tick() + 1, quiet.tick()));
+        let mut noticed = quiet;
+        for _ in 0..31 {
+            noticed = noticed.noticed();
+            assert_ne!(noticed, quiet);
+            assert_eq!((noticed.state(), noticed.epoch()), (State::Quiet, 1));
+        }
+        assert_eq!(noticed.noticed(), quiet, "it wraps around by itself");
         assert_eq!(Word::from_raw(quiet.raw()), quiet);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -11,6 +11,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::control::Late;
 use super::event::ControllerEvent;
+use super::listen::{AsyncEvent, Task};
 use super::restart::{Stop, stop};
 use super::state::State;
 use crate::nvme::controller::admin::{News, Permit, Standing};
@@ -19,13 +20,15 @@ use crate::nvme::error::NvmeError;
 use crate::nvme::spec::Cid;
 use crate::nvme::spec::command::Command;
 
-/// How long lanes are given to see that the controller is about to be stopped. They need a few microseconds, unless they
-/// block.
-const LANES_TIME: Duration = Duration::from_millis(50);
+/// How long lanes are given to end their ringing of doorbells before the controller is stopped. They need a few
+/// microseconds, or as long as they do not run. A doorbell that is a message to a process which does not answer takes longer.
+const BELLS_TIME: Duration = Duration::from_secs(2);
+
+/// The most event requests that are kept with a controller: as many as there are types of events that it has.
+const MOST_REQUESTS: usize = 4;
 
 /// A controller's thread. Its end is waited for.
 pub struct Warden {
-    closing: Arc<AtomicBool>,
     resets: Arc<AtomicU64>,
     core: Arc<Core>,
     thread: Option<JoinHandle<()>>,
@@ -37,20 +40,20 @@ impl Warden {
     /// # Errors
     /// [`NvmeError::Io`] without a thread.
     pub fn start(core: &Arc<Core>) -> Result<Warden, NvmeError> {
-        let closing = Arc::new(AtomicBool::new(false));
         let resets = Arc::new(AtomicU64::new(0));
         let rounds = Rounds {
             core: Arc::clone(core),
-            closing: Arc::clone(&closing),
             resets: Arc::clone(&resets),
             attempts: 0,
             next_tick: Instant::now(),
+            refused: 0,
+            listener: None,
         };
         let thread = thread::Builder::new()
             .name("corelane-nvme".to_owned())
             .spawn(move || rounds.run())
             .map_err(|source| NvmeError::Io { what: "starting a controller's thread", source })?;
-        Ok(Warden { closing, resets, core: Arc::clone(core), thread: Some(thread) })
+        Ok(Warden { resets, core: Arc::clone(core), thread: Some(thread) })
     }
 
     /// How often the controller was brought back.
@@ -58,10 +61,10 @@ impl Warden {
         self.resets.load(Ordering::Relaxed)
     }
 
-    /// Ends the thread. What it is doing is finished first: the controller is left running, stopped or lost.
+    /// Ends the thread. What it is doing is finished first, without waiting for answers of the admin queue: the controller is
+    /// left running, stopped or lost.
     pub fn end(&mut self) {
-        self.closing.store(true, Ordering::Release);
-        self.core.control.ring();
+        self.core.control.begin_closing();
         let Some(thread) = self.thread.take() else { return };
         // A hook may have let go of the last handle.
         if thread.thread().id() != thread::current().id() && thread.join().is_err() {
@@ -79,11 +82,20 @@ impl Drop for Warden {
 /// What the thread has at hand.
 struct Rounds {
     core: Arc<Core>,
-    closing: Arc<AtomicBool>,
     resets: Arc<AtomicU64>,
     /// Resets in a row, without a command that completed.
     attempts: u32,
     next_tick: Instant,
+    /// Event requests that the controller refused since it was enabled.
+    refused: usize,
+    /// Finds out what the controller has told of, as long as there is something.
+    listener: Option<JoinHandle<()>>,
+}
+
+impl Drop for Rounds {
+    fn drop(&mut self) {
+        self.end_listener();
+    }
 }
 
 impl Rounds {
@@ -108,7 +120,7 @@ impl Rounds {
     }
 
     fn is_closing(&self) -> bool {
-        self.closing.load(Ordering::Acquire)
+        self.core.control.is_closing()
     }
 
     /// Sleeps until something is to be done, or until the next tick.
@@ -162,6 +174,7 @@ impl Rounds {
         for qid in core.control.take_missed() {
             core.hooks.tell(&ControllerEvent::MissedInterrupt { qid });
         }
+        self.keep_listening()?;
         if Instant::now() >= self.next_tick {
             let tick = core.control.deadline().tick();
             self.next_tick = Instant::now() + tick;
@@ -176,14 +189,57 @@ impl Rounds {
 
     /// The answer to a command that stood.
     fn hear(&mut self, News { of, status, result }: News) {
-        let controller = self.core.control.address();
+        let core = Arc::clone(&self.core);
+        let controller = core.control.address();
         match of {
-            Standing::Event => {}
+            Standing::Event if status.is_success() => {
+                core.tasks.add(Task::Event(AsyncEvent::of(result)));
+            }
+            // It would refuse the same again; there is one request less from now on.
+            Standing::Event => {
+                tracing::warn!(controller, %status, "it refuses to tell of events");
+                self.refused += 1;
+            }
             Standing::Abort(Late { qid, cid, .. }) => {
                 // Bit 0 says that it was not aborted (Base 5.1); it may have completed just then. If not, it is overdue soon.
                 let aborted = status.is_success() && result & 1 == 0;
                 tracing::debug!(controller, %qid, cid, aborted, %status, "an abort was answered");
             }
+        }
+    }
+
+    /// Keeps event requests with the controller, as many as it takes (AERL), and a thread that finds out what it has told of.
+    fn keep_listening(&mut self) -> Result<(), NvmeError> {
+        let core = Arc::clone(&self.core);
+        let limit = core.known.get().map_or(0, |known| usize::from(known.identify.aerl) + 1);
+        let wanted = limit.min(MOST_REQUESTS).saturating_sub(self.refused);
+        while !core.tasks.is_full()
+            && core.admin.standing(|what| what == Standing::Event) < wanted
+            && core.admin.send_standing(Command::event_request(), Standing::Event)?
+        {}
+        if core.tasks.is_empty() || self.listener.as_ref().is_some_and(|listener| !listener.is_finished()) {
+            return Ok(());
+        }
+        self.end_listener();
+        let listener = thread::Builder::new().name("corelane-events".to_owned()).spawn(move || {
+            unpin_current_thread();
+            core.find_out();
+            // What came just now waits for another one.
+            core.control.ring();
+        });
+        match listener {
+            Ok(listener) => self.listener = Some(listener),
+            // At the next tick.
+            Err(error) => {
+                tracing::error!(%error, "there is no thread to find out what a controller tells of")
+            }
+        }
+        Ok(())
+    }
+
+    fn end_listener(&mut self) {
+        if self.listener.take().is_some_and(|listener| listener.join().is_err()) {
+            tracing::error!(controller = self.core.control.address(), "a thread of its events panicked");
         }
     }
 
@@ -207,16 +263,17 @@ impl Rounds {
     fn recover(&mut self) {
         let core = Arc::clone(&self.core);
         let control = &core.control;
-        control.let_lanes_see(LANES_TIME);
-        let (reason, gone) = control.last_reason();
+        control.let_bells_end(BELLS_TIME);
+        core.admin.let_bells_end();
         match stop(control.registers()) {
             Stop::Lost => return self.give_up(State::Lost),
             Stop::Gone(error) => {
                 control.note_gone(&error);
                 return self.give_up(State::Stopped);
             }
-            Stop::Stopped => {}
+            Stop::Stopped => control.note_there(),
         }
+        let (reason, gone) = control.last_reason();
         if gone
             || self.is_closing()
             || core.known.get().is_none()
@@ -234,7 +291,10 @@ impl Rounds {
         match core.restart(Permit::of(word)) {
             Ok(()) => {
                 self.next_tick = Instant::now() + control.deadline().tick();
+                self.refused = 0;
                 if control.become_state(State::Running) {
+                    // They may have changed meanwhile, and it does not tell of that.
+                    core.tasks.add(Task::Namespaces);
                     self.resets.fetch_add(1, Ordering::Relaxed);
                     tracing::warn!(
                         controller = control.address(),

@@ -146,6 +146,11 @@ impl Command {
         command
     }
 
+    /// Asynchronous Event Request, which is answered when there is one (Base 5.2).
+    pub fn event_request() -> Command {
+        Command::new(admin::ASYNC_EVENT_REQUEST, Nsid::NONE)
+    }
+
     /// Abort of the command `cid` of queue `qid` (Base 5.1).
     pub fn abort(qid: Qid, cid: u16) -> Command {
         let mut command = Command::new(admin::ABORT, Nsid::NONE);

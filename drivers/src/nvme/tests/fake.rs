@@ -3,8 +3,12 @@
 //!
 //! It moves no data. What it is for is what no proper controller does.
 
+mod bar;
+mod script;
+
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, Weak};
 
 use corelane_dma::{
@@ -13,6 +17,9 @@ use corelane_dma::{
 use rustix::event::{EventfdFlags, eventfd};
 use zerocopy::{FromZeros, IntoBytes};
 
+use bar::Bar;
+pub use script::{CAP, Script};
+
 use crate::nvme::bus::{Bus, BusError, Doorbell, Notices, SendDoorbell};
 use crate::nvme::spec::command::Command;
 use crate::nvme::spec::completion::Completion;
@@ -20,60 +27,6 @@ use crate::nvme::spec::identify::{IdentifyController, NamespaceList, cns};
 use crate::nvme::spec::namespace::IdentifyNamespace;
 use crate::nvme::spec::opcode::admin;
 use crate::nvme::spec::register;
-
-/// What goes wrong, if anything.
-#[derive(Clone, Copy)]
-pub struct Script {
-    /// CAP.
-    pub cap: u64,
-    /// It does not become ready.
-    pub never_ready: bool,
-    /// It reports a fatal error when it is enabled.
-    pub fatal: bool,
-    /// It does not become disabled again.
-    pub never_disabled: bool,
-    /// It cannot be reset.
-    pub no_reset: bool,
-    /// All reads are all ones from the first I/O command on.
-    pub vanishes: bool,
-    /// Admin commands with this opcode are refused with this status field.
-    pub refuse: Option<(u8, u16)>,
-    /// Admin commands with this opcode are not answered.
-    pub ignore: Option<u8>,
-    /// What it says of itself.
-    pub identify: fn(&mut IdentifyController),
-    /// What it says of its namespace.
-    pub namespace: fn(&mut IdentifyNamespace),
-    /// Its active namespaces.
-    pub active: [u32; 3],
-    /// The completions of an I/O command, the so-manieth of all from 0: what is written for it.
-    pub complete: fn(usize, Completion) -> Vec<Completion>,
-    /// What an Abort of the queue's command does: dword 0 of its completion, and completions for the command.
-    pub abort: fn(u16) -> (u32, Vec<Completion>),
-}
-
-/// 64 entries, ready within 500 ms, NVM command set.
-pub const CAP: u64 = 63 | 1 << 16 | 1 << 24 | 1 << 37;
-
-impl Default for Script {
-    fn default() -> Script {
-        Script {
-            cap: CAP,
-            never_ready: false,
-            fatal: false,
-            never_disabled: false,
-            no_reset: false,
-            vanishes: false,
-            refuse: None,
-            ignore: None,
-            identify: |_| {},
-            namespace: |_| {},
-            active: [1, 0, 0],
-            complete: |_, completion| vec![completion],
-            abort: |_| (1, Vec::new()),
-        }
-    }
-}
 
 #[derive(Clone, Copy, Default)]
 struct Ring {
@@ -99,6 +52,17 @@ struct State {
     commands: Vec<Command>,
     resets: u32,
     aborts: Vec<u16>,
+    /// Opcodes of admin commands, in order.
+    asked: Vec<u8>,
+    /// Doorbells of queues that there are not.
+    strays: u32,
+}
+
+/// Somebody who is about to ring a doorbell of this queue says so, and waits.
+struct Hold {
+    qid: u16,
+    came: SyncSender<()>,
+    go_on: Receiver<()>,
 }
 
 type Maps = Arc<Mutex<BTreeMap<u64, MemRegion>>>;
@@ -110,6 +74,9 @@ pub struct Fake {
     maps: Maps,
     space: Arc<AddressSpace>,
     this: OnceLock<Weak<Fake>>,
+    hold: Mutex<Option<Hold>>,
+    /// Every access to a register is one to this, too.
+    pub bar: Bar,
     /// The eventfds of the host's error and of its wish to have the function back.
     pub notices: [OwnedFd; 2],
 }
@@ -147,7 +114,16 @@ impl Fake {
         let space = AddressSpace::new(Box::new(Mapper(Arc::clone(&maps)))).unwrap();
         let state = Mutex::default();
         let notices = [0, 1].map(|_| eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).unwrap());
-        let fake = Arc::new(Fake { script, state, maps, space, this: OnceLock::new(), notices });
+        let fake = Arc::new(Fake {
+            script,
+            state,
+            maps,
+            space,
+            this: OnceLock::new(),
+            hold: Mutex::default(),
+            bar: Bar::new(),
+            notices,
+        });
         fake.this.set(Arc::downgrade(&fake)).unwrap();
         fake
     }
@@ -174,6 +150,18 @@ impl Fake {
         state.cqs.clear();
     }
 
+    /// Holds the next ring of a doorbell of this queue up: when it came, and what lets it go on.
+    pub fn hold_doorbell(&self, qid: u16) -> (Receiver<()>, SyncSender<()>) {
+        let ((came, comes), (go, go_on)) = (sync_channel(1), sync_channel(1));
+        *self.hold.lock().unwrap() = Some(Hold { qid, came, go_on });
+        (comes, go)
+    }
+
+    /// How many doorbells were rung of queues that there are not.
+    pub fn strays(&self) -> u32 {
+        self.state().strays
+    }
+
     /// Reports a fatal error from now on, until it is disabled.
     pub fn break_down(&self) {
         self.state().csts |= 0b10;
@@ -182,6 +170,11 @@ impl Fake {
     /// The commands whose abort was asked for.
     pub fn aborts(&self) -> Vec<u16> {
         self.state().aborts.clone()
+    }
+
+    /// How many admin commands of this opcode came.
+    pub fn asked(&self, opcode: u8) -> usize {
+        self.state().asked.iter().filter(|asked| **asked == opcode).count()
     }
 
     pub fn resets(&self) -> u32 {
@@ -207,7 +200,7 @@ impl Fake {
         state.configured.push(cc);
         let (before, now) = (state.cc & 1, cc & 1);
         state.cc = cc;
-        if cc & register::Configuration::SHUTDOWN_MASK != 0 {
+        if cc & register::Configuration::SHUTDOWN_MASK != 0 && !self.script.never_shut_down {
             state.csts |= 0b1000;
         }
         if before == 0 && now == 1 {
@@ -271,6 +264,7 @@ impl Fake {
     }
 
     fn admin(&self, command: &Command, mut completion: Completion) -> Option<Completion> {
+        self.state().asked.push(command.opcode);
         if self.script.ignore == Some(command.opcode) {
             return None;
         }
@@ -291,6 +285,8 @@ impl Fake {
             // Two queue pairs, counted from 0; a write cache that is on.
             admin::SET_FEATURES => completion.result = 0x0001_0001,
             admin::GET_FEATURES => completion.result = 1,
+            // There never is an event.
+            admin::ASYNC_EVENT_REQUEST => return None,
             admin::ABORT => {
                 let (sq_id, cid) = (qid, (command.cdw10[0] >> 16) as u16);
                 let (result, completions) = (self.script.abort)(cid);
@@ -337,8 +333,21 @@ impl Fake {
 impl SendDoorbell for Fake {
     fn send(&self, offset: u64, value: u32) -> Result<(), BusError> {
         let index = (offset - register::DOORBELLS) / 4;
-        if index.is_multiple_of(2) {
-            self.ring((index / 2) as u16, value);
+        let (qid, is_tail) = ((index / 2) as u16, index.is_multiple_of(2));
+        let held = self.hold.lock().unwrap().take_if(|hold| hold.qid == qid);
+        if let Some(Hold { came, go_on, .. }) = held {
+            came.send(()).unwrap();
+            go_on.recv().unwrap();
+        }
+        if !self.bar.write(offset, value) {
+            return Ok(());
+        }
+        let mut state = self.state();
+        let queues = if is_tail { &state.sqs } else { &state.cqs };
+        state.strays += u32::from(!queues.contains_key(&qid));
+        drop(state);
+        if is_tail {
+            self.ring(qid, value);
         }
         Ok(())
     }
@@ -349,12 +358,17 @@ impl Bus for Fake {
         "fake"
     }
 
-    fn config_read(&self, _offset: u32, data: &mut [u8]) -> Result<(), BusError> {
+    fn config_read(&self, offset: u32, data: &mut [u8]) -> Result<(), BusError> {
         data.fill(0);
+        if offset == 0 {
+            data.copy_from_slice(&self.script.vendor.to_le_bytes());
+        }
         Ok(())
     }
 
+    /// It has one thing that can be written: whether memory accesses are decoded.
     fn config_write(&self, _offset: u32, _data: &[u8]) -> Result<(), BusError> {
+        self.bar.restore();
         Ok(())
     }
 
@@ -364,7 +378,7 @@ impl Bus for Fake {
 
     fn read32(&self, offset: u64) -> Result<u32, BusError> {
         let state = self.state();
-        if state.gone {
+        if state.gone || !self.bar.is_there(offset) {
             return Ok(u32::MAX);
         }
         Ok(match offset {
@@ -382,6 +396,7 @@ impl Bus for Fake {
 
     fn write32(&self, offset: u64, value: u32) -> Result<(), BusError> {
         match offset {
+            _ if !self.bar.write(offset, value) => {}
             register::CC => self.configure(value),
             register::AQA => self.state().aqa = value,
             other => panic!("a write to {other:#x}"),

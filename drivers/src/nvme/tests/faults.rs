@@ -48,38 +48,55 @@ fn a_status_is_the_errno_of_its_request_alone() {
     assert_eq!(rig.controller.state(), State::Running, "it goes on");
 }
 
-#[test]
-fn completions_for_nothing_reset_the_controller_and_end_every_request_once() {
-    type Complete = fn(usize, Completion) -> Vec<Completion>;
-    let cases: [(&str, Complete); 5] = [
-        ("CID", |_, completion| vec![Completion { cid: completion.cid ^ 0x4000, ..completion }]),
-        ("CID", |_, completion| vec![Completion { cid: completion.cid ^ 1, ..completion }]),
-        ("CID", |_, completion| vec![completion, completion]),
-        ("SQID", |_, completion| vec![Completion { sq_id: 2, ..completion }]),
-        ("SQHD", |_, completion| vec![Completion { sq_head: 4096, ..completion }]),
-    ];
-    for (what, complete) in cases {
-        let mut rig = Rig::new(Script { complete, ..Script::default() }, 3);
-        // Not tag 1: its neighbour 0 must not be taken for it.
-        rig.put(0, Op::Read);
-        rig.put(2, Op::Write);
-        for completion in rig.ended(2) {
-            let memory = completion.payload.len_bytes();
-            assert!(completion.result.is_ok_and(|()| what == "CID") || completion.result.is_err());
-            assert_eq!(memory, 4096, "the memory comes back once the controller has stopped");
-        }
-        // It never does anything else, so it is given up in the end.
-        while rig.controller.state() != State::Stopped {
-            rig.put(1, Op::Read);
-            rig.ended(1);
-            rig.turn();
-        }
-        let reason = rig.controller.control().stopped().to_string();
-        assert!(reason.contains(what), "'{reason}' should name {what}");
-        // Whatever comes later fails at once.
-        rig.put(1, Op::Read);
-        assert_eq!(results(&rig.ended(1)), [Err(Errno::EIO.into())]);
+/// A controller whose every completion is that of `complete` resets, again and again, with each request ended once; its
+/// reason names `what`.
+fn absurd(what: &str, complete: fn(usize, Completion) -> Vec<Completion>) {
+    let mut rig = Rig::new(Script { complete, ..Script::default() }, 3);
+    // Not tag 1: its neighbour 0 must not be taken for it.
+    rig.put(0, Op::Read);
+    rig.put(2, Op::Write);
+    for completion in rig.ended(2) {
+        let memory = completion.payload.len_bytes();
+        assert!(completion.result.is_ok_and(|()| what == "CID") || completion.result.is_err());
+        assert_eq!(memory, 4096, "the memory comes back once the controller has stopped");
     }
+    // It never does anything else, so it is given up in the end.
+    while rig.controller.state() != State::Stopped {
+        rig.put(1, Op::Read);
+        rig.ended(1);
+        rig.turn();
+    }
+    let reason = rig.controller.control().stopped().to_string();
+    assert!(reason.contains(what), "'{reason}' should name {what}");
+    // Whatever comes later fails at once.
+    rig.put(1, Op::Read);
+    assert_eq!(results(&rig.ended(1)), [Err(Errno::EIO.into())]);
+}
+
+#[test]
+fn a_completion_with_a_stale_command_id_resets_the_controller() {
+    // Of another generation of the same tag.
+    absurd("CID", |_, completion| vec![Completion { cid: completion.cid ^ 0x4000, ..completion }]);
+}
+
+#[test]
+fn a_completion_with_an_unknown_command_id_resets_the_controller() {
+    absurd("CID", |_, completion| vec![Completion { cid: completion.cid ^ 1, ..completion }]);
+}
+
+#[test]
+fn a_completion_that_comes_twice_resets_the_controller() {
+    absurd("CID", |_, completion| vec![completion, completion]);
+}
+
+#[test]
+fn a_completion_of_another_queue_resets_the_controller() {
+    absurd("SQID", |_, completion| vec![Completion { sq_id: 2, ..completion }]);
+}
+
+#[test]
+fn a_completion_with_a_head_outside_of_the_queue_resets_the_controller() {
+    absurd("SQHD", |_, completion| vec![Completion { sq_head: 4096, ..completion }]);
 }
 
 #[test]

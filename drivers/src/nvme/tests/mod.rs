@@ -6,6 +6,7 @@ mod recovery;
 mod rig;
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use corelane_engine::block::BlockDriver;
 
@@ -48,6 +49,19 @@ fn a_controller_is_enabled_and_shut_down_in_order() {
     let expected = [on.disabled().0, on.0, on.shutting_down().0, on.disabled().0];
     assert_eq!(fake.configured(), expected);
     assert_eq!(fake.mappings(), 0);
+}
+
+#[test]
+fn a_controller_that_never_says_that_it_is_shut_down_is_closed_in_its_time() {
+    let (fake, controller) = start(Script { never_shut_down: true, ..Script::default() });
+    let controller = controller.unwrap();
+    let start = Instant::now();
+    drop(controller);
+    // It asks for 1 ms (RTD3E), and is given half a second.
+    let took = start.elapsed();
+    assert!((Duration::from_millis(500)..Duration::from_secs(5)).contains(&took), "it took {took:?}");
+    let off = Configuration::enabled(12, false).disabled().0;
+    assert_eq!((fake.configured().last(), fake.mappings()), (Some(&off), 0), "it is disabled all the same");
 }
 
 #[test]

@@ -44,6 +44,16 @@ impl Lane {
         word.state() == ControlState::Running && word.epoch() == pair.epoch()
     }
 
+    /// Whether doorbells may be rung: the controller knows the queues, and is not stopped before the guard's end.
+    pub(super) fn may_ring(&self) -> bool {
+        self.guard.begin();
+        let joined = self.is_joined();
+        if !joined {
+            self.guard.end();
+        }
+        joined
+    }
+
     pub(super) fn is_joined(&self) -> bool {
         self.state.borrow().pair.as_ref().is_some_and(|pair| self.is_known(pair))
     }
@@ -80,10 +90,7 @@ impl Lane {
             ControlState::Stopped => self.give_up(false),
             ControlState::Lost => self.give_up(true),
             // The lane is woken when it is over.
-            ControlState::Stopping => {
-                self.guard.saw(word.epoch());
-                Vec::new()
-            }
+            ControlState::Stopping => Vec::new(),
             ControlState::Quiet | ControlState::Starting => self.pull_back(),
             ControlState::Running => {
                 let wakers = self.pull_back();

@@ -1,0 +1,280 @@
+//! What a controller tells by itself: namespaces that are resized, formatted, detached and attached while they are open, its
+//! health, its errors. And that it is always able to tell.
+
+use std::rc::Rc;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use corelane_dma::{Backing, DmaBuffer, IoBuf};
+use corelane_drivers::nvme::Polling;
+use corelane_drivers::nvme::recovery::ControllerEvent;
+use corelane_drivers::nvme::spec::log::CriticalWarning;
+use corelane_engine::aio::Wait;
+use corelane_engine::block::{
+    BlockBackend, Channel, DeviceChange, Errno, IoError, IoResult, Op, ReqFlags, Request,
+};
+use corelane_nvme_model::ModelConfig;
+
+use crate::rig::{BLOCK, Rig, SIZE, errno};
+
+#[test]
+fn a_namespace_that_is_resized_changes_the_length_of_its_backend() {
+    let rig = Rig::new(ModelConfig::new(Vec::new()));
+    let backend = rig.open(2);
+    let changes = Arc::new(Mutex::new(Vec::new()));
+    let told = Arc::clone(&changes);
+    backend.on_change(move |change| told.lock().unwrap().push(change));
+    let channel = backend.channel(&rig.ctx, 4).unwrap();
+    assert_eq!((backend.length(), rig.write(&channel, SIZE - BLOCK as u64, 1)), (SIZE, Ok(())));
+
+    rig.model.resize_namespace(2, SIZE / 2).unwrap();
+    assert_eq!(rig.resized(2), SIZE / 2 / BLOCK as u64);
+    assert_eq!(rig.namespaces_changed(), [2]);
+    assert_eq!(backend.length(), SIZE / 2);
+    assert_eq!(rig.read(&channel, SIZE / 2), errno(Errno::EIO));
+    assert_eq!(rig.read(&channel, SIZE / 2 - BLOCK as u64), Ok(()));
+
+    rig.model.resize_namespace(2, SIZE).unwrap();
+    rig.resized(2);
+    assert_eq!(backend.length(), SIZE);
+    assert_eq!(rig.read(&channel, SIZE - BLOCK as u64), Ok(()));
+    let resized = |length_bytes| DeviceChange::Resized { length_bytes };
+    assert_eq!(*changes.lock().unwrap(), [resized(SIZE / 2), resized(SIZE)]);
+    rig.assert_clean();
+}
+
+/// Keeps reads and writes going in both namespaces while `change` happens to the first. How those of the first ended.
+fn meanwhile(rig: &Rig, backends: &[BlockBackend; 2], change: impl FnOnce()) -> Vec<IoResult> {
+    let channels = backends.each_ref().map(|backend| Rc::new(backend.channel(&rig.ctx, 8).unwrap()));
+    let mut results = Vec::new();
+    let submit = |channel: &Channel, token: u64| {
+        let op = if token.is_multiple_of(2) { Op::Read } else { Op::Write };
+        let buf = IoBuf::from(DmaBuffer::new(BLOCK, BLOCK, Backing::Pages).unwrap());
+        let (offset, bytes) = (token % 8 * BLOCK as u64, BLOCK as u64);
+        let request = Request { op, flags: ReqFlags::empty(), offset, bytes, payload: buf.into(), token };
+        channel.submit(request).unwrap();
+    };
+    let (mut left, mut change) = ([2000_u32, 2000], Some(change));
+    let (mut token, mut under_way) = (0, [0; 2]);
+    loop {
+        for (index, channel) in channels.iter().enumerate() {
+            while under_way[index] < 8 && left[index] > 0 {
+                token += 1;
+                under_way[index] += 1;
+                left[index] -= 1;
+                submit(channel, token);
+            }
+        }
+        if left[0] < 1900
+            && let Some(change) = change.take()
+        {
+            change();
+        }
+        rig.ctx.turn(Wait::Yes);
+        let [first, second] = &mut under_way;
+        channels[0].drain(|completion| {
+            *first -= 1;
+            results.push(completion.result);
+        });
+        channels[1].drain(|completion| {
+            *second -= 1;
+            assert_eq!(completion.result, Ok(()), "the other namespace works");
+        });
+        if under_way == [0, 0] && left == [0, 0] {
+            return results;
+        }
+    }
+}
+
+#[test]
+fn a_namespace_that_is_detached_ends_its_requests_with_one_error_and_can_be_opened_again() {
+    for poll in [Polling::On, Polling::Off] {
+        let rig = Rig::new(ModelConfig::new(Vec::new()));
+        let backends = [rig.open_polling(1, poll), rig.open_polling(2, poll)];
+        let results = meanwhile(&rig, &backends, || rig.model.set_attached(1, false).unwrap());
+        let reason = rig.namespace_failed(1);
+        assert!(reason.contains("detached"), "{reason}");
+        assert_eq!(results.len(), 2000);
+        // Until the driver has heard of it, the controller says by its status that there is no such namespace.
+        let gone = |result: &IoResult| {
+            result.is_err_and(|error| error.errno == Errno::ENODEV || error.device_status & 0xffff == 0x0b)
+        };
+        assert!(results.iter().all(|result| result.is_ok() || gone(result)));
+        assert_eq!(results.last(), Some(&errno(Errno::ENODEV)), "and soon nothing is sent any more");
+        rig.namespaces_changed();
+
+        rig.model.set_attached(1, true).unwrap();
+        assert_eq!(rig.namespaces_changed(), [1]);
+        let channel = backends[0].channel(&rig.ctx, 4).unwrap();
+        assert_eq!(rig.read(&channel, 0), errno(Errno::ENODEV), "what was opened before stays failed");
+        drop((channel, backends));
+        let backend = rig.open(1);
+        let channel = backend.channel(&rig.ctx, 4).unwrap();
+        assert_eq!(rig.read(&channel, 0), Ok(()));
+        rig.assert_clean();
+    }
+}
+
+#[test]
+fn a_namespace_with_other_blocks_fails_and_nothing_is_written_where_it_was_not_meant() {
+    let rig = Rig::new(ModelConfig::new(Vec::new()));
+    let backends = [rig.open(1), rig.open(2)];
+    let channel = backends[0].channel(&rig.ctx, 4).unwrap();
+    // What a write to block 8 of 4 KiB would hit as block 8 of 512 bytes.
+    assert_eq!(rig.write(&channel, 0, 0x11), Ok(()));
+    drop(channel);
+    let changes = Arc::new(Mutex::new(Vec::new()));
+    let told = Arc::clone(&changes);
+    backends[0].on_change(move |change| told.lock().unwrap().push(change));
+    rig.model.format_namespace(1, 9).unwrap();
+    let reason = rig.namespace_failed(1);
+    assert!(
+        reason.contains("blocks of 2^9 bytes") && reason.contains("opened with blocks of 2^12"),
+        "{reason}"
+    );
+    let channel = backends[0].channel(&rig.ctx, 4).unwrap();
+    for offset in [0, 8 * BLOCK as u64] {
+        assert_eq!(rig.write(&channel, offset, 0xEE), errno(Errno::ENODEV));
+        // Less than a block, so that the block layer itself would read and write.
+        let buf = IoBuf::from(DmaBuffer::new(512, 512, Backing::Pages).unwrap());
+        assert_eq!(rig.ctx.block_on(channel.write_at(offset, buf)).0, errno(Errno::ENODEV));
+    }
+    let error = IoError::from(Errno::ENODEV);
+    assert_eq!(*changes.lock().unwrap(), [DeviceChange::Failed { error }]);
+    drop((channel, backends));
+    let backend = rig.open(1);
+    assert_eq!((backend.limits().request_alignment, backend.length()), (512, SIZE));
+    let channel = backend.channel(&rig.ctx, 4).unwrap();
+    let buf = IoBuf::from(DmaBuffer::new(BLOCK, BLOCK, Backing::Pages).unwrap());
+    let (result, buf) = rig.ctx.block_on(channel.read_at(0, buf));
+    let mut bytes = [0; BLOCK];
+    buf.copy_to(0, &mut bytes).unwrap();
+    assert_eq!((result, bytes), (Ok(()), [0x11; BLOCK]));
+    rig.assert_clean();
+}
+
+#[test]
+fn requests_in_flight_end_when_their_namespace_is_formatted_in_another_way() {
+    let rig = Rig::new(ModelConfig { mdts: 3, ..ModelConfig::new(Vec::new()) });
+    let backends = [rig.open(1), rig.open(2)];
+    let results = meanwhile(&rig, &backends, || rig.model.format_namespace(1, 9).unwrap());
+    assert_eq!((results.len(), results.last()), (2000, Some(&errno(Errno::ENODEV))));
+    rig.namespace_failed(1);
+    assert_eq!(rig.write(&backends[1].channel(&rig.ctx, 1).unwrap(), 0, 1), Ok(()));
+    rig.assert_clean();
+}
+
+#[test]
+fn health_and_errors_are_told_with_what_the_log_pages_say() {
+    let rig = Rig::new(ModelConfig::new(Vec::new()));
+    rig.model.set_critical_warning(0b10);
+    let (info, warning, kelvins) = rig.event(|event| match event {
+        ControllerEvent::Health { info, warning, log } => Some((*info, *warning, log.temperature.get())),
+        _ => None,
+    });
+    assert_eq!((info, warning, kelvins), (1, CriticalWarning::TEMPERATURE, 313));
+    // Reading the page cleared it: the next one comes.
+    rig.model.set_critical_warning(0b11);
+    let (info, warning) = rig.event(|event| match event {
+        ControllerEvent::Health { info, warning, .. } => Some((*info, *warning)),
+        _ => None,
+    });
+    assert_eq!((info, warning), (2, CriticalWarning::TEMPERATURE | CriticalWarning::SPARE));
+
+    let error = |event: &ControllerEvent| match event {
+        ControllerEvent::Error { info, entry } => Some((*info, entry.map(|entry| entry.sq_id.get()))),
+        _ => None,
+    };
+    rig.model.raise_event(0, 4, 1);
+    let (info, _) = rig.event(error);
+    assert_eq!(info, 4, "a transient internal error");
+    // A command that fails leaves an entry in the error log.
+    let backend = rig.open(1);
+    let channel = backend.channel(&rig.ctx, 1).unwrap();
+    rig.set_faults("read=status:2/81:dnr");
+    assert!(rig.read(&channel, 0).is_err());
+    rig.model.raise_event(0, 3, 1);
+    assert_eq!(rig.event(error), (3, Some(1)));
+
+    rig.model.raise_event(7, 0xff, 0xc0);
+    let notice = rig.event(|event| match event {
+        ControllerEvent::Notice { kind, info, page } => Some((*kind, *info, *page)),
+        _ => None,
+    });
+    assert_eq!(notice, (7, 0xff, 0xc0));
+}
+
+#[test]
+fn event_requests_are_kept_with_the_controller_within_its_limit_and_after_each_reset() {
+    for aerl in [0, 3, 255] {
+        let rig = Rig::new(ModelConfig { aerl, ..ModelConfig::new(Vec::new()) });
+        let backend = rig.open(1);
+        let channel = backend.channel(&rig.ctx, 4).unwrap();
+        let mut size = SIZE;
+        for round in 0..3 {
+            for _ in 0..10 {
+                size -= BLOCK as u64;
+                rig.model.resize_namespace(1, size).unwrap();
+                assert_eq!(rig.resized(1), size / BLOCK as u64);
+            }
+            rig.set_faults("read:1=fatal");
+            assert_eq!((rig.read(&channel, 0), rig.controller.resets()), (Ok(()), round + 1));
+        }
+        rig.assert_clean();
+    }
+}
+
+#[test]
+fn a_controller_that_takes_no_event_requests_is_not_asked_again_and_works() {
+    let faults = "event-request=status:1/05:dnr".parse().unwrap();
+    let rig = Rig::new(ModelConfig { faults, ..ModelConfig::new(Vec::new()) });
+    let backend = rig.open(1);
+    let channel = backend.channel(&rig.ctx, 4).unwrap();
+    for _ in 0..100 {
+        assert_eq!(rig.read(&channel, 0), Ok(()));
+        std::thread::sleep(Duration::from_millis(3));
+    }
+    let refused: u64 = rig.model.faults_made().into_iter().map(|(_, count)| count).sum();
+    assert!((1..=4).contains(&refused), "{refused} requests were refused");
+}
+
+#[test]
+fn a_log_page_that_cannot_be_read_at_first_is_asked_for_again() {
+    let rig = Rig::new(ModelConfig::new(Vec::new()));
+    let backend = rig.open(1);
+    rig.set_faults("get-log:1-2=status:0/06");
+    rig.model.resize_namespace(1, SIZE / 2).unwrap();
+    rig.resized(1);
+    assert_eq!(backend.length(), SIZE / 2);
+}
+
+#[test]
+fn what_changes_during_a_reset_is_found_after_it() {
+    let rig = Rig::new(ModelConfig::new(Vec::new()));
+    let backend = rig.open(1);
+    let channel = backend.channel(&rig.ctx, 4).unwrap();
+    rig.set_faults("read:1=fatal;enable:1=delay:400ms");
+    let model = Arc::clone(&rig.model);
+    let reset = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(250));
+        // While it is being enabled: it has forgotten who wants to be told.
+        model.resize_namespace(1, SIZE / 2).unwrap();
+    });
+    assert_eq!(rig.read(&channel, 0), Ok(()));
+    reset.join().unwrap();
+    assert_eq!(rig.resized(1), SIZE / 2 / BLOCK as u64);
+    assert_eq!((backend.length(), rig.controller.resets()), (SIZE / 2, 1));
+}
+
+#[test]
+fn ticks_go_on_while_a_log_page_is_not_answered() {
+    let rig = Rig::new(ModelConfig::new(Vec::new()));
+    let backend = rig.open(1);
+    let channel = backend.channel(&rig.ctx, 4).unwrap();
+    rig.set_faults("get-log=lose; read:1=lose; abort=delay:1ms");
+    rig.model.raise_event(1, 1, 2);
+    let start = Instant::now();
+    // Its deadline is 400 ms, and half of another until it is overdue; an admin command may take 2 s.
+    assert_eq!(rig.read(&channel, 0), errno(Errno::ETIMEDOUT));
+    assert!(start.elapsed() < Duration::from_millis(1900), "it took {:?}", start.elapsed());
+}
