@@ -177,3 +177,26 @@ const fn faulty(nsid: u32, operation: &'static str, sector: Option<u64>, once: b
 const fn pluggable(name: &'static str) -> Controller {
     Controller { name, options: "", place: Place::Port, namespaces: ONE }
 }
+
+/// Drives for the command-line tool, and the programs of others that it is compared with.
+pub static TOOLS: Machine = Machine {
+    name: "tools",
+    kernel_args: "",
+    memory_mib: 1024,
+    huge_pages: 64,
+    programs: &["mkfs.ext4", "nvme"],
+    controllers: &[
+        controller("first", ""),
+        controller("other", ""),
+        Controller {
+            name: "zoned",
+            options: "",
+            place: Place::Slot,
+            namespaces: &[disk(
+                1,
+                "zoned=on,zoned.zone_size=4M,logical_block_size=4096,physical_block_size=4096",
+            )],
+        },
+    ],
+    served: &[],
+};

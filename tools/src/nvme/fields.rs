@@ -116,7 +116,8 @@ pub fn dump(bytes: &[u8]) -> String {
             out += &format!(" {byte:02x}");
         }
         out += &"   ".repeat(16 - chunk.len());
-        let readable = |byte: &u8| if (0x20..0x7f).contains(byte) { char::from(*byte) } else { '.' };
+        // A space is one, too, as it is for nvme-cli.
+        let readable = |byte: &u8| if byte.is_ascii_graphic() { char::from(*byte) } else { '.' };
         out += &format!(" \"{}\"\n", chunk.iter().map(readable).collect::<String>());
     }
     out
@@ -152,10 +153,10 @@ mod tests {
 
     #[test]
     fn a_dump_has_sixteen_bytes_a_line() {
-        let dump = dump(b"0123456789abcdef\x00z");
+        let dump = dump(b"0123456789 bcdef\x00z");
         let lines: Vec<&str> = dump.lines().collect();
         assert_eq!(lines[0], "       0  1  2  3  4  5  6  7  8  9  a  b  c  d  e  f");
-        assert_eq!(lines[1], "0000: 30 31 32 33 34 35 36 37 38 39 61 62 63 64 65 66 \"0123456789abcdef\"");
+        assert_eq!(lines[1], "0000: 30 31 32 33 34 35 36 37 38 39 20 62 63 64 65 66 \"0123456789.bcdef\"");
         assert_eq!(lines[2], format!("0010: 00 7a{} \".z\"", "   ".repeat(14)));
     }
 }

@@ -1,22 +1,32 @@
 //! The cases, a file for each subject. To add one: write a function, and name it in its file's table.
 
 mod bench;
+mod device;
 mod faults;
 mod guest_driver;
 mod harness;
 mod linux;
 mod nvme;
+mod nvme_cli;
 mod vfio;
 
 use super::Case;
 
 /// All cases.
 pub fn all() -> impl Iterator<Item = &'static Case> {
-    [bench::CASES, guest_driver::CASES, harness::CASES, linux::CASES, vfio::CASES]
-        .into_iter()
-        .chain(nvme::TABLES)
-        .chain(faults::TABLES)
-        .flatten()
+    [
+        bench::CASES,
+        device::CASES,
+        guest_driver::CASES,
+        harness::CASES,
+        linux::CASES,
+        nvme_cli::CASES,
+        vfio::CASES,
+    ]
+    .into_iter()
+    .chain(nvme::TABLES)
+    .chain(faults::TABLES)
+    .flatten()
 }
 
 #[cfg(test)]
