@@ -64,6 +64,7 @@ pub static NVME: Machine = Machine {
             place: Place::Slot,
             namespaces: &[disk(1, "ms=8,mset=1")],
         },
+        controller("atomic", "atomic.awun=31,atomic.awupf=7"),
         controller("elder", "multifunction=on"),
         Controller { name: "younger", options: "", place: Place::Beside("elder"), namespaces: ONE },
         // Small, since every byte of it is compared.

@@ -1,5 +1,6 @@
 //! Our NVMe driver on QEMU's controllers, through VFIO.
 
+mod commands;
 mod controllers;
 mod data;
 mod lanes;
@@ -11,7 +12,8 @@ use std::time::Duration;
 use crate::vm::{Case, Guest, machines};
 
 /// The tables of the cases.
-pub const TABLES: [&[Case]; 4] = [controllers::CASES, data::CASES, lanes::CASES, memory::CASES];
+pub const TABLES: [&[Case]; 5] =
+    [commands::CASES, controllers::CASES, data::CASES, lanes::CASES, memory::CASES];
 
 const fn case(name: &'static str, run: fn(&Guest)) -> Case {
     Case { name, machine: &machines::NVME, run, limit: Duration::from_secs(120) }
