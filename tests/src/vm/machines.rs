@@ -167,12 +167,23 @@ pub static FAULTS: Machine = Machine {
             ],
         },
         pluggable("pulled"),
+        pluggable("linked"),
+        over("held", &[Namespace { nsid: 1, medium: Medium::Held { len_mib: 16 }, options: "" }]),
+        over("slow", &[Namespace { nsid: 1, medium: Medium::Slow { len_mib: 16 }, options: "" }]),
+        controller("reset", ""),
+        // Without shadow doorbells, which it would not be able to read either.
+        controller("fatal", "dbcs=off"),
+        controller("astray", ""),
     ],
     served: &[],
 };
 
 const fn faulty(nsid: u32, operation: &'static str, sector: Option<u64>, once: bool) -> Namespace {
     Namespace { nsid, medium: Medium::Faulty { len_mib: 16, operation, sector, once }, options: "" }
+}
+
+const fn over(name: &'static str, namespaces: &'static [Namespace]) -> Controller {
+    Controller { name, options: "", place: Place::Slot, namespaces }
 }
 
 const fn pluggable(name: &'static str) -> Controller {

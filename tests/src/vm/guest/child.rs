@@ -11,6 +11,8 @@ use crate::vm::protocol::Outcome;
 use crate::vm::{Case, Guest};
 
 const OUTPUT: &str = "/tmp/output";
+/// Is there when the case that ran makes a stray access.
+const STRAY: &str = "/tmp/stray-access";
 /// How much of a case's output is brought back, from its end.
 const MOST_OUTPUT_BYTES: usize = 64 << 10;
 /// How long a killed process may take to go: it may be in the middle of something in the kernel.
@@ -27,6 +29,8 @@ pub fn run(case: &Case) -> ExitCode {
 /// Runs a case in a process of its own, and waits for it.
 pub fn spawn(case: &Case, environment: &[(String, String)], port: &mut Port) -> Outcome {
     let start = Instant::now();
+    // The last one's.
+    let _ = std::fs::remove_file(STRAY);
     let mut outcome = match run_child(case, environment, port) {
         Ok(()) => Outcome { passed: true, ..Outcome::failed("") },
         Err(reason) => Outcome::failed(reason),
@@ -75,10 +79,24 @@ fn run_child(case: &Case, environment: &[(String, String)], port: &mut Port) -> 
     }
 }
 
+/// Whether the last case said that it makes a device go astray.
+pub fn expected_stray_access() -> bool {
+    std::fs::exists(STRAY).unwrap_or(false)
+}
+
 /// The variable that says which part of a case to run.
 const PART: &str = "CORELANE_VM_PART";
 
 impl Guest {
+    /// Says that this case makes a device go where the IOMMU does not let it. It has failed if no line of the kernel's log tells of
+    /// that, as another case has if one does.
+    ///
+    /// # Panics
+    /// When that cannot be noted.
+    pub fn expect_stray_access(&self) {
+        File::create(STRAY).expect("the folder is ours");
+    }
+
     /// Runs a part of the running case in a process of an ordinary user, to the end. The case is called again there, and
     /// finds [`Guest::part`] to be `part`.
     ///

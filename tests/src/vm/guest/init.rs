@@ -9,7 +9,7 @@ use rustix::mount::{MountFlags, mount};
 use rustix::process::{Resource, Rlimit, setrlimit};
 use rustix::system::{RebootCommand, finit_module, reboot};
 
-use super::log::KernelLog;
+use super::log::{self, KernelLog};
 use super::port::Port;
 use super::{child, find_case};
 use crate::vm::image::MODULES;
@@ -64,20 +64,16 @@ fn main() {
     let ToGuest::Run { cases, environment } = port.receive() else {
         panic!("the host answers, and nobody asked");
     };
-    let mut log = KernelLog::open();
+    let mut kernel_log = KernelLog::open();
     for case in cases {
         port.send(&FromGuest::Begin { case: case.clone() });
-        log.take();
+        kernel_log.take();
         let mut outcome = match find_case(&case) {
             Some(found) => child::spawn(found, &environment, &mut port),
             None => Outcome::failed(format!("the guest has no case {case}")),
         };
-        outcome.log = log.take();
-        if let Some(fault) = outcome.log.lines().find(|line| log.is_fault(line)) {
-            let text = format!("the IOMMU caught a device: {fault}");
-            outcome.reason = if outcome.passed { text } else { format!("{}; {text}", outcome.reason) };
-            outcome.passed = false;
-        }
+        outcome.log = kernel_log.take();
+        log::judge(&mut outcome, child::expected_stray_access());
         port.send(&FromGuest::End { case, outcome });
     }
     port.send(&FromGuest::Finished);

@@ -4,6 +4,8 @@ use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::os::unix::fs::OpenOptionsExt;
 
+use crate::vm::protocol::Outcome;
+
 /// `O_NONBLOCK` of x86-64 Linux.
 const O_NONBLOCK: i32 = 0o4000;
 /// A record is never longer (`Documentation/ABI/testing/dev-kmsg` of Linux gives the format; the kernel cuts at 8 KiB).
@@ -41,12 +43,18 @@ impl KernelLog {
             }
         }
     }
+}
 
-    /// Whether a line is the IOMMU's report of an access that it did not allow. QEMU's devices do not see that: their
-    /// command completes with success.
-    pub fn is_fault(&self, line: &str) -> bool {
-        is_fault(line)
-    }
+/// Judges a case by what was logged meanwhile. The IOMMU reports an access that it did not allow; QEMU's devices do not see that:
+/// their command completes with success. A case that expects one has failed without.
+pub fn judge(outcome: &mut Outcome, expects_stray: bool) {
+    let text = match outcome.log.lines().find(|line| is_fault(line)) {
+        Some(fault) if !expects_stray => format!("the IOMMU caught a device: {fault}"),
+        None if expects_stray => "a device went astray, and no line of the IOMMU tells of it".to_owned(),
+        _ => return,
+    };
+    outcome.reason = if outcome.passed { text } else { format!("{}; {text}", outcome.reason) };
+    outcome.passed = false;
 }
 
 /// The first line of a record `level,number,time,flags;message`, without what stands before it.
@@ -75,5 +83,20 @@ mod tests {
             "DMAR: [DMA Write NO_PASID] Request device [00:04.0] fault addr 0x1000 [fault reason 0x05]"
         ));
         assert!(!is_fault("vfio-pci 0000:00:04.0: enabling device"));
+    }
+
+    #[test]
+    fn a_fault_fails_a_case_that_expects_none_and_only_that() {
+        let fault = "DMAR: [DMA Read NO_PASID] Request device [00:04.0] fault addr 0x1000";
+        for (log, expected, passed) in
+            [("", false, true), (fault, false, false), ("all is well", true, false), (fault, true, true)]
+        {
+            let mut outcome = Outcome { passed: true, log: log.to_owned(), ..Outcome::failed("") };
+            judge(&mut outcome, expected);
+            assert_eq!(outcome.passed, passed, "{outcome:?}");
+            let mut outcome = Outcome { log: log.to_owned(), ..Outcome::failed("it panicked") };
+            judge(&mut outcome, expected);
+            assert!(!outcome.passed && outcome.reason.starts_with("it panicked"), "{outcome:?}");
+        }
     }
 }

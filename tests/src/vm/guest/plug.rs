@@ -37,7 +37,21 @@ impl Guest {
     /// # Panics
     /// When QEMU says anything, which only happens when it refuses.
     pub fn monitor(&self, line: &str) {
+        assert_eq!(self.say(line), "", "{line}");
+    }
+
+    /// Has the port of the controller `name` report an error of PCI Express's advanced error reporting, as `COMP_TIME`.
+    ///
+    /// # Panics
+    /// When QEMU refuses.
+    pub fn inject_link_error(&self, name: &str, error: &str) {
+        let said = self.say(&format!("pcie_aer_inject_error {name}-port {error}"));
+        assert!(said.starts_with("OK"), "{error}: {said}");
+    }
+
+    /// What QEMU answers to a command of its monitor for people.
+    fn say(&self, line: &str) -> String {
         let said = self.qmp("human-monitor-command", json!({ "command-line": line }));
-        assert_eq!(said, "", "{line}");
+        said.as_str().unwrap_or_default().to_owned()
     }
 }

@@ -1,9 +1,13 @@
 //! A medium that fails: reads, writes and flushes, once and always.
 
+use std::time::Instant;
+
 use corelane_engine::aio::AioConfig;
 use corelane_engine::block::{BlockBackend, Channel, Errno, IoError};
 
 use super::case;
+use super::load::under_load;
+use super::rig::{DEADLINE, GRACE, Rig, assert_in_time};
 use crate::vm::cases::nvme::rig::{POLL, backend, in_lane, memory, pattern, start};
 use crate::vm::{Case, Guest, machines};
 
@@ -15,6 +19,7 @@ pub const CASES: &[Case] = &[
     case("faults::a_sector_cannot_be_written_once", write_once),
     case("faults::a_disk_cannot_be_flushed", flush_always),
     case("faults::a_disk_cannot_be_flushed_once", flush_once),
+    case("faults::media_errors_under_load_hit_nobody_else", under_load_too),
 ];
 
 const BAD: u64 = machines::BAD_SECTOR * 512;
@@ -37,7 +42,7 @@ impl Try {
             Try::Write => channel.write_at(offset, pattern(1, 4096)).await.0,
             // A disk without anything new is not flushed.
             Try::Flush => {
-                channel.write_at(0, pattern(2, 4096)).await.0.expect("writes are good");
+                channel.write_at(BAD + (2 << 20), pattern(2, 4096)).await.0.expect("writes are good");
                 channel.flush().await
             }
         }
@@ -103,4 +108,27 @@ fn flush_always(guest: &Guest) {
 
 fn flush_once(guest: &Guest) {
     once(guest, 6, Try::Flush, WRITE_FAULT);
+}
+
+/// While others work on the namespace, each of what fails does so in time, and nothing is reset for it.
+fn under_load_too(guest: &Guest) {
+    let rig = Rig::new(guest, "media");
+    for (nsid, what, status) in
+        [(1, Try::Read, UNRECOVERED_READ), (3, Try::Write, WRITE_FAULT), (5, Try::Flush, WRITE_FAULT)]
+    {
+        let backend = rig.backend(nsid);
+        let failures = under_load(&backend, |load| {
+            load.wait_for_more("before");
+            in_lane(&AioConfig::default(), &backend, 8, move |channel| async move {
+                for _ in 0..3 {
+                    let start = Instant::now();
+                    assert_fault(what.at(&channel, BAD).await.expect_err("it fails"), status);
+                    assert!(start.elapsed() < DEADLINE + GRACE, "{:?}", start.elapsed());
+                }
+            });
+            load.wait_for_more("afterwards");
+        });
+        assert_in_time(&failures, None);
+    }
+    assert_eq!(rig.controller.resets(), 0);
 }
