@@ -28,11 +28,12 @@ fn has_two_cores() -> bool {
     cores >= 2
 }
 
-const PROGRAMS: [(&str, &str); 4] = [
+const PROGRAMS: [(&str, &str); 5] = [
     ("--ours", "corelane-bench"),
     ("--bare", "bare-loop"),
     ("--bare-nvme", "bare-nvme"),
     ("--model", "nvme-model"),
+    ("--attach", "attach-nvme"),
 ];
 
 /// Runs `bench/compare` on these rows; returns what it printed.
@@ -61,11 +62,12 @@ fn compare_runs_nvme() {
     if foreign_program("taskset").is_none() || !has_two_cores() {
         return;
     }
-    let Some(printed) = compare("nvme1,nvme32,vfio-user", "--markdown") else { return };
+    let Some(printed) = compare("nvme1,nvme32,vfio-user,attach", "--markdown") else { return };
     let rows: Vec<&str> = printed.lines().filter(|line| line.starts_with("| NVMe model")).collect();
-    assert_eq!(rows.len(), 3, "{printed}");
+    assert_eq!(rows.len(), 3 + 2, "{printed}");
     for row in rows {
         assert_eq!(row.matches('|').count(), 8, "{row}");
+        assert_eq!(row.contains("first block"), row.contains(" ms |"), "{row}");
     }
 }
 
@@ -88,6 +90,7 @@ fn compare_takes_ratios_from_a_virtual_machine() {
                 &format!("{}\n", line(round, "corelane-bench", depth, 1000 * factor * (1 + depth / 32)));
             printed += &format!("{}\n", line(round, "fio", depth, 500 + depth));
         }
+        printed += &format!("{{\"name\":\"0000:00:04.0/1\",\"beyond_controller_ms\":{}.5}}\n", 20 + round);
     }
     let vm = scratch.path().join("vm");
     let guard = r#"[ "$*" = "run vm::bench" ] && [ $CORELANE_VM_PROFILE = release ] || exit 3"#;
@@ -100,9 +103,10 @@ fn compare_takes_ratios_from_a_virtual_machine() {
     assert_eq!(output.status.code(), Some(1), "one target is missed: {errors}");
     let report: Value = serde_json::from_slice(&output.stdout).expect("JSON");
     let judged: Vec<_> =
-        (0..2).map(|row| (&report["rows"][row]["judged"], &report["rows"][row]["verdict"])).collect();
+        (0..3).map(|row| (&report["rows"][row]["judged"], &report["rows"][row]["verdict"])).collect();
     assert_eq!(judged[0], (&(1000.0 / 501.0).into(), &"FAIL".into()));
     assert_eq!(judged[1], (&(2000.0 / 532.0).into(), &"pass".into()));
+    assert_eq!(judged[2], (&21.5.into(), &"pass".into()));
 }
 
 #[test]

@@ -13,7 +13,7 @@ const TARGET: &str = "x86_64-unknown-linux-gnu";
 /// What runs in the guest.
 pub const GUEST: &str = "vm-guest";
 /// What tests run in the guest beside it.
-pub const OWN: [&str; 2] = ["corelane", "corelane-bench"];
+pub const OWN: [&str; 3] = ["attach-nvme", "corelane", "corelane-bench"];
 /// What the host runs for a guest: the server of controllers.
 pub const SERVER: &str = "nvme-model";
 

@@ -1,5 +1,7 @@
 //! The bench tool with our NVMe driver, beside fio's io_uring on the guest kernel's driver: one controller, one boot, in turn.
 //!
+//! And how long our driver takes from nothing to the first block.
+//!
 //! This asserts no speed. It prints a line of JSON for each run; a script makes ratios of them. `CORELANE_VM_SECONDS` says
 //! how long each run is, `CORELANE_VM_ROUNDS` how often all are done.
 
@@ -12,12 +14,12 @@ use crate::run;
 use crate::vm::{Case, Guest, machines};
 
 /// See the module's documentation.
-pub const CASES: &[Case] = &[Case {
-    name: "bench::both_drivers_are_measured",
-    machine: &machines::BENCH,
-    run: measure,
-    limit: Duration::from_secs(3600),
-}];
+pub const CASES: &[Case] =
+    &[case("bench::both_drivers_are_measured", measure), case("bench::attaching_is_measured", attach)];
+
+const fn case(name: &'static str, run: fn(&Guest)) -> Case {
+    Case { name, machine: &machines::BENCH, run, limit: Duration::from_secs(3600) }
+}
 
 const DEPTHS: [u32; 2] = [1, 32];
 
@@ -59,4 +61,19 @@ fn report(round: u32, depth: u32, program: &str, options: &[&str], device: &str)
         "{}",
         json!({ "round": round, "program": program, "iodepth": depth, "iops": iops, "mean_lat_ns": mean_ns })
     );
+}
+
+/// From nothing to the first block of a namespace, through VFIO.
+#[allow(clippy::print_stdout)] // What the case is for.
+fn attach(guest: &Guest) {
+    let function = guest.function("null");
+    function.bind_vfio();
+    let rounds = format!("--rounds={}", number("CORELANE_VM_ROUNDS", 1));
+    let printed = run(Command::new("attach-nvme").arg(rounds).arg(format!("{function}/1")));
+    for line in printed.lines() {
+        let took: Value = serde_json::from_str(line).unwrap_or_else(|err| panic!("{err} in {line}"));
+        assert!(took["total_ms"].as_f64() >= took["beyond_controller_ms"].as_f64(), "{line}");
+        println!("{took}");
+    }
+    assert!(printed.contains("first_read_ms"), "{printed}");
 }
