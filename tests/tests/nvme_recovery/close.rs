@@ -129,8 +129,11 @@ fn closing_does_not_wait_for_a_controller_that_is_just_brought_back() {
         rig.ctx.turn(Wait::No);
         assert!(start.elapsed() < Duration::from_secs(5));
     }
-    std::thread::sleep(Duration::from_millis(300));
-    assert_eq!(rig.controller.state(), State::Starting);
+    while rig.controller.state() != State::Starting {
+        std::thread::sleep(Duration::from_millis(1));
+        assert!(start.elapsed() < Duration::from_secs(15), "it is {:?}", rig.controller.state());
+    }
+    std::thread::sleep(Duration::from_millis(100));
     let start = Instant::now();
     drop(channel);
     let Rig { model, controller, ctx, .. } = rig;

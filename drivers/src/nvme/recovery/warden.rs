@@ -58,7 +58,7 @@ impl Warden {
 
     /// How often the controller was brought back.
     pub fn resets(&self) -> u64 {
-        self.resets.load(Ordering::Relaxed)
+        self.resets.load(Ordering::Acquire)
     }
 
     /// Ends the thread. What it is doing is finished first, without waiting for answers of the admin queue: the controller is
@@ -292,17 +292,16 @@ impl Rounds {
             Ok(()) => {
                 self.next_tick = Instant::now() + control.deadline().tick();
                 self.refused = 0;
-                if control.become_state(State::Running) {
-                    // They may have changed meanwhile, and it does not tell of that.
-                    core.tasks.add(Task::Namespaces);
-                    self.resets.fetch_add(1, Ordering::Relaxed);
-                    tracing::warn!(
-                        controller = control.address(),
-                        attempt = self.attempts,
-                        "it is driven again"
-                    );
-                    core.hooks.tell(&ControllerEvent::Recovered { attempt: self.attempts });
+                // Whoever sees what lanes do from now on sees this as well.
+                self.resets.fetch_add(1, Ordering::Release);
+                if !control.become_state(State::Running) {
+                    self.resets.fetch_sub(1, Ordering::Release);
+                    return;
                 }
+                // They may have changed meanwhile, and it does not tell of that.
+                core.tasks.add(Task::Namespaces);
+                tracing::warn!(controller = control.address(), attempt = self.attempts, "it is driven again");
+                core.hooks.tell(&ControllerEvent::Recovered { attempt: self.attempts });
             }
             // It may be that already; then this changes nothing.
             Err(error) => control.fail(word.epoch(), &error),
