@@ -30,8 +30,8 @@ impl NvmeDriver {
     /// Opens a namespace of a started controller. Blocks; control plane.
     ///
     /// # Errors
-    /// [`BlockError::Open`] for a namespace that is not active, has a format that is not served (metadata), says absurd
-    /// things of itself, or is write protected and not opened read-only; and for whatever the controller fails with.
+    /// [`BlockError::Open`] for a namespace that is not active, says absurd things of itself, or is write protected and not
+    /// opened read-only; and for whatever the controller fails with.
     pub fn open(
         controller: &Arc<NvmeController>,
         nsid: Nsid,

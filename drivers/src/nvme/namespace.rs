@@ -1,5 +1,7 @@
 //! [`Namespace`]: what a namespace is and which rules it has, made of what the controller says, each word of it checked.
 
+pub mod metadata;
+
 use corelane_engine::block::{BlockLimits, MAX_LENGTH_BYTES, ReqFlags};
 
 use super::atomics::AtomicWrites;
@@ -10,6 +12,8 @@ use super::recovery::watch::Shape;
 use super::spec::Nsid;
 use super::spec::identify::{IdentifyController, NvmCommands, SglSupport};
 use super::spec::namespace::{IdentifyNamespace, LbaFormat};
+use super::spec::protection::IdentifyNvmNamespace;
+use metadata::Metadata;
 
 /// The largest transfer that is asked for, whatever the controller could; in bytes. It bounds the PRP lists: with 4 MiB a
 /// slot has three pages of them.
@@ -48,6 +52,8 @@ pub struct Namespace {
     pub atomics: AtomicWrites,
     /// What must not change while it is open.
     pub shape: Shape,
+    /// What is done about the metadata of its blocks.
+    pub metadata: Metadata,
 }
 
 impl Namespace {
@@ -55,11 +61,12 @@ impl Namespace {
     ///
     /// # Errors
     /// [`NvmeError::NoNamespace`] for one that is not active, [`NvmeError::Absurd`] for what no namespace can be,
-    /// [`NvmeError::Format`] for one that this driver does not serve, and those of admin commands.
+    /// and those of admin commands.
     pub fn open(controller: &NvmeController, nsid: Nsid) -> Result<Namespace, NvmeError> {
         let identify = identify(controller, nsid)?;
+        let extended = metadata::extended_formats(controller, nsid, &identify)?;
         let write_cache = controller.write_cache_enabled()?;
-        Says::of(controller).namespace(nsid, &identify, write_cache)
+        Says::of(controller).namespace(nsid, (&identify, extended.as_deref()), write_cache)
     }
 }
 
@@ -108,14 +115,14 @@ pub fn geometry(
 
 /// What the controller says that concerns all namespaces.
 pub(super) struct Says<'a> {
-    address: &'a str,
-    max_transfer: Option<u64>,
-    min_page_shift: u32,
-    commands: NvmCommands,
-    sgl: bool,
-    identify: &'a IdentifyController,
+    pub(super) address: &'a str,
+    pub(super) max_transfer: Option<u64>,
+    pub(super) min_page_shift: u32,
+    pub(super) commands: NvmCommands,
+    pub(super) sgl: bool,
+    pub(super) identify: &'a IdentifyController,
     /// WZSL, DMRSL and DMSL; `None` if it does not say.
-    nvm: Option<(u8, u32, u64)>,
+    pub(super) nvm: Option<(u8, u32, u64)>,
 }
 
 impl<'a> Says<'a> {
@@ -136,16 +143,20 @@ impl<'a> Says<'a> {
         NvmeError::Absurd { address, of, what, value, expected: expected.to_owned() }
     }
 
-    fn namespace(
+    /// What is made of a namespace that is said to be so.
+    ///
+    /// # Errors
+    /// [`NvmeError::Absurd`], as [`Namespace::open`].
+    pub(super) fn namespace(
         &self,
         nsid: Nsid,
-        identify: &IdentifyNamespace,
+        (identify, extended): (&IdentifyNamespace, Option<&IdentifyNvmNamespace>),
         write_cache: bool,
     ) -> Result<Namespace, NvmeError> {
         let (format, blocks) = geometry(self.address, nsid, identify)?;
-        self.check_metadata(nsid, identify, format)?;
+        let metadata = Metadata::of(self.address, nsid, (identify, format), extended)?;
         let block_shift = u32::from(format.data_shift);
-        let limits = self.limits(nsid, identify, block_shift)?;
+        let limits = self.limits(nsid, identify, block_shift, metadata)?;
         let zeroes = self.commands.contains(NvmCommands::WRITE_ZEROES);
         Ok(Namespace {
             nsid,
@@ -160,38 +171,8 @@ impl<'a> Says<'a> {
             sgl: self.sgl,
             atomics: AtomicWrites::of(self.identify, identify, block_shift),
             shape: Shape::of(identify, format),
+            metadata,
         })
-    }
-
-    /// Whether a format can be served that may have metadata.
-    fn check_metadata(
-        &self,
-        nsid: Nsid,
-        identify: &IdentifyNamespace,
-        format: LbaFormat,
-    ) -> Result<(), NvmeError> {
-        let metadata_bytes = format.metadata_bytes.get();
-        if metadata_bytes != 0 {
-            let place = if identify.extended_blocks() {
-                "behind each block's data"
-            } else {
-                "in a buffer of its own"
-            };
-            let plain =
-                identify.formats.iter().take(usize::from(identify.nlbaf) + 1).position(|other| {
-                    other.metadata_bytes.get() == 0 && (9..=16).contains(&other.data_shift)
-                });
-            let way = plain.map_or_else(String::new, |index| {
-                format!("; formatting it anew, which erases it, helps: nvme format --lbaf={index}")
-            });
-            let reason = format!(
-                "its format {} has {metadata_bytes} bytes of metadata with each block, {place}, which this driver does not \
-                 carry{way}",
-                identify.format_index()
-            );
-            return Err(NvmeError::Format { address: self.address.to_owned(), nsid, reason });
-        }
-        Ok(())
     }
 
     fn limits(
@@ -199,9 +180,10 @@ impl<'a> Says<'a> {
         nsid: Nsid,
         identify: &IdentifyNamespace,
         block_shift: u32,
+        metadata: Metadata,
     ) -> Result<BlockLimits, NvmeError> {
         let block = 1u64 << block_shift;
-        let told = self.max_transfer.unwrap_or(MAX_TRANSFER_BYTES);
+        let told = metadata.data_bytes(self.max_transfer.unwrap_or(MAX_TRANSFER_BYTES), block_shift);
         if told < block {
             return Err(self.absurd(
                 nsid,
@@ -225,7 +207,7 @@ impl<'a> Says<'a> {
             opt_mem_alignment: PAGE_BYTES as u32,
             max_pdiscard: self.max_discard(block_shift, discard_align),
             pdiscard_alignment: discard_align as u32,
-            max_pwrite_zeroes: self.max_zeroes(block_shift),
+            max_pwrite_zeroes: self.max_zeroes(block_shift, identify.interleaved_bytes()),
             pwrite_zeroes_alignment: block as u32,
             max_hw_transfer: 0,
             max_hw_iov: 0,
@@ -234,14 +216,14 @@ impl<'a> Says<'a> {
 
     /// The largest Write Zeroes (NVM 4.1.5.4, WZSL). A controller that does not say gets no more than a transfer, since not
     /// all that are silent have no limit.
-    fn max_zeroes(&self, block_shift: u32) -> u64 {
-        let counted = MAX_BLOCKS << block_shift;
+    fn max_zeroes(&self, block_shift: u32, interleaved_bytes: u64) -> u64 {
+        let (block, counted) = (1u64 << block_shift, MAX_BLOCKS << block_shift);
         let told = match self.nvm {
             Some((0, ..)) => counted,
             Some((wzsl, ..)) => 1u64.checked_shl(self.min_page_shift + u32::from(wzsl)).unwrap_or(counted),
             None => self.max_transfer.unwrap_or(counted),
         };
-        told.min(counted).max(1 << block_shift) >> block_shift << block_shift
+        (told / (block + interleaved_bytes)).clamp(1, MAX_BLOCKS) << block_shift
     }
 
     /// The largest range that is deallocated by one command (NVM 4.1.5.4, DMRSL and DMSL).

@@ -13,6 +13,20 @@ const fn disk(nsid: u32, options: &'static str) -> Namespace {
     Namespace { nsid, medium: DISK, options }
 }
 
+/// Protection information: guards of 16 and 64 bits, beside the data and behind it, at both ends of the metadata; and with
+/// more metadata than that.
+const PROTECTED: Controller = Controller {
+    name: "protected",
+    options: "",
+    place: Place::Slot,
+    namespaces: &[
+        disk(1, "ms=8,pi=1"),
+        disk(2, "ms=16,mset=1,pi=3,pif=2"),
+        disk(3, "ms=8,mset=1,pi=2,pil=1"),
+        disk(4, "ms=16,pi=1"),
+    ],
+};
+
 /// One controller as QEMU makes it, with polled queues in the guest kernel's own driver.
 pub static POLLED: Machine = Machine {
     name: "polled",
@@ -62,8 +76,9 @@ pub static NVME: Machine = Machine {
             name: "metadata",
             options: "",
             place: Place::Slot,
-            namespaces: &[disk(1, "ms=8,mset=1")],
+            namespaces: &[disk(1, "ms=8,mset=1"), disk(2, "ms=16")],
         },
+        PROTECTED,
         controller("atomic", "atomic.awun=31,atomic.awupf=7"),
         controller("elder", "multifunction=on"),
         Controller { name: "younger", options: "", place: Place::Beside("elder"), namespaces: ONE },

@@ -13,7 +13,9 @@ use corelane_drivers::nvme::{
     ControllerOptions, NvmeController, NvmeDriver, NvmeError, NvmeOptions, Polling,
 };
 use corelane_engine::block::{BackendOptions, BlockBackend};
-use corelane_nvme_model::{Device, FaultScript, Model, ModelBus, ModelConfig, NamespaceConfig};
+use corelane_nvme_model::{
+    Device, FaultScript, Guard, Model, ModelBus, ModelConfig, NamespaceConfig, Protection,
+};
 use corelane_tests::Seed;
 use rand::prelude::*;
 use rand_xoshiro::Xoshiro256PlusPlus as Rng;
@@ -63,12 +65,31 @@ pub fn run(seed: Seed) -> Tally {
     sequence.tally
 }
 
+/// Half of the namespaces have none; the others have any, extended or not, with protection information or without.
+fn metadata(rng: &mut Rng) -> (u16, bool, Option<Protection>) {
+    if rng.random_bool(0.5) {
+        return (0, false, None);
+    }
+    let guards = [(Guard::Crc16, 8), (Guard::Crc32, 16), (Guard::Crc64, 16)];
+    let &(guard, bytes) = guards.choose(rng).expect("not empty");
+    let protection = Protection { kind: rng.random_range(1..=3), guard, first: rng.random_bool(0.5) };
+    let more = *[0, 0, 8, 100].choose(rng).expect("not empty");
+    (bytes + more, rng.random_bool(0.5), rng.random_bool(0.7).then_some(protection))
+}
+
 impl Sequence {
     fn new(seed: Seed) -> Sequence {
         let mut rng = seed.rng();
         let count = rng.random_range(1..=3);
         let lba_shift = *[9, 12].choose(&mut rng).expect("not empty");
-        let namespace = NamespaceConfig { lba_shift, ..NamespaceConfig::ram((count * PART_BYTES) as u64) };
+        let (metadata_bytes, metadata_extended, protection) = metadata(&mut rng);
+        let namespace = NamespaceConfig {
+            lba_shift,
+            metadata_bytes,
+            metadata_extended,
+            protection,
+            ..NamespaceConfig::ram((count * PART_BYTES) as u64)
+        };
         let config = ModelConfig {
             max_queue_pairs: *[1, 2, 8].choose(&mut rng).expect("not empty"),
             max_queue_entries: *[8, 64, 1024].choose(&mut rng).expect("not empty"),

@@ -9,6 +9,7 @@ use corelane_dma::Backing;
 
 use crate::device::DeviceError;
 use crate::fault::FaultScript;
+use crate::protection::Protection;
 
 /// How the polling thread waits when nothing is to be done.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -43,6 +44,8 @@ pub struct NamespaceConfig {
     pub metadata_bytes: u16,
     /// Whether the metadata lies at the end of each block (else in a buffer of its own).
     pub metadata_extended: bool,
+    /// Protection information in the metadata. Blocks with metadata are served where they are kept in RAM.
+    pub protection: Option<Protection>,
     /// What its blocks are kept in.
     pub backing: NamespaceBacking,
     /// NOIOB: optimal I/O boundary in blocks; 0: not reported.
@@ -94,6 +97,7 @@ impl NamespaceConfig {
             lba_shift: 12,
             metadata_bytes: 0,
             metadata_extended: false,
+            protection: None,
             backing: NamespaceBacking::Null,
             io_boundary_blocks: 0,
             write_blocks: 0,
@@ -281,6 +285,16 @@ impl ModelConfig {
 impl NamespaceConfig {
     fn validate(&self) -> Result<(), DeviceError> {
         range("the block size shift of a namespace", self.lba_shift.into(), 9, 16)?;
+        if let Some(protection) = self.protection {
+            range("the type of protection information", protection.kind.into(), 1, 3)?;
+            let least = protection.guard.pi_bytes() as u64;
+            range(
+                "the metadata with this protection information",
+                self.metadata_bytes.into(),
+                least,
+                65_535,
+            )?;
+        }
         range("MSSRL of a namespace", self.copy.range_blocks.into(), 1, 65_535)?;
         range("MCL of a namespace", self.copy.blocks.into(), 1, u32::MAX.into())?;
         range("the size of a namespace", self.size_bytes, 1 << self.lba_shift, i64::MAX as u64)

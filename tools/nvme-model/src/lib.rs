@@ -32,6 +32,7 @@ mod model;
 mod namespace;
 mod node;
 mod pci;
+mod protection;
 mod queue;
 mod queues;
 mod registers;
@@ -47,4 +48,5 @@ pub use config::{CopyLimits, Idle, ModelConfig, NamespaceBacking, NamespaceConfi
 pub use device::{Device, DeviceError, DoorbellMemory, Region};
 pub use fault::{Fault, FaultRule, FaultScript, FaultTextError, Notice, Span, What, When, WrongCid};
 pub use model::Model;
+pub use protection::{Guard, Protection};
 pub use violation::{Rule, Violation};

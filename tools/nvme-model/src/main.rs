@@ -11,7 +11,10 @@ use corelane_drivers::file::{DiscardMode, FileDriver, FileOptions};
 use corelane_engine::block::{BackendOptions, BlockBackend, BlockError};
 use corelane_nvme_model::server::{Server, ServerError, ServerOptions};
 use corelane_nvme_model::text::parse_size;
-use corelane_nvme_model::{DeviceError, FaultRule, FaultScript, Idle, Model, ModelConfig, NamespaceConfig};
+use corelane_nvme_model::{
+    DeviceError, FaultRule, FaultScript, Guard, Idle, Model, ModelConfig, NamespaceBacking, NamespaceConfig,
+    Protection,
+};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
@@ -33,6 +36,21 @@ struct Cli {
     /// The block size of all namespaces: 512 to 64k, a power of two.
     #[arg(long, value_name = "BYTES", default_value = "4k", value_parser = lba_shift)]
     lba_size: u8,
+    /// Bytes of metadata of each block, 0 to 65535. With it, and the four options below, all namespaces are in RAM.
+    #[arg(long, value_name = "BYTES", default_value_t = 0)]
+    metadata: u16,
+    /// The metadata follows each block's data, instead of having a buffer of its own.
+    #[arg(long, requires = "metadata")]
+    extended_blocks: bool,
+    /// Protection information of this type in the metadata: 1 to 3.
+    #[arg(long, value_name = "TYPE", requires = "metadata", value_parser = clap::value_parser!(u8).range(1..=3))]
+    protection: Option<u8>,
+    /// The bits of its guard: 16 (8 bytes of metadata in all), 32 or 64 (16 bytes).
+    #[arg(long, value_name = "BITS", requires = "protection", default_value = "16", value_parser = guard)]
+    guard: Guard,
+    /// It is the first bytes of the metadata, not the last.
+    #[arg(long, requires = "protection")]
+    protection_first: bool,
     /// How many I/O queue pairs there are.
     #[arg(long, value_name = "N", default_value_t = 64)]
     queues: u16,
@@ -119,14 +137,31 @@ fn lba_shift(text: &str) -> Result<u8, String> {
     Err(format!("a block of {bytes} bytes is not possible: 512 to 64k, a power of two"))
 }
 
+fn guard(text: &str) -> Result<Guard, String> {
+    match text {
+        "16" => Ok(Guard::Crc16),
+        "32" => Ok(Guard::Crc32),
+        "64" => Ok(Guard::Crc64),
+        other => Err(format!("there is no guard of {other} bits: 16, 32 or 64")),
+    }
+}
+
 impl Cli {
     fn config(&self) -> ModelConfig {
+        let protection =
+            self.protection.map(|kind| Protection { kind, guard: self.guard, first: self.protection_first });
         let namespaces = self.namespaces.iter().map(|served| {
             let namespace = match served {
                 Served::Kept(namespace) => namespace.clone(),
                 Served::File(_) => NamespaceConfig::node(),
             };
-            NamespaceConfig { lba_shift: self.lba_size, ..namespace }
+            NamespaceConfig {
+                lba_shift: self.lba_size,
+                metadata_bytes: self.metadata,
+                metadata_extended: self.extended_blocks,
+                protection,
+                ..namespace
+            }
         });
         let vectors = self.vectors.unwrap_or_else(|| (u32::from(self.queues) + 1).min(512));
         ModelConfig {
@@ -174,6 +209,8 @@ enum ToolError {
     File(#[from] BlockError),
     #[error(transparent)]
     Server(#[from] ServerError),
+    #[error("{0} keeps no metadata; right with --metadata are namespaces in RAM, such as ram:64m")]
+    NotKept(String),
     #[error("cannot catch signals: {0}")]
     Signals(io::Error),
     #[error("cannot print: {0}")]
@@ -183,6 +220,15 @@ enum ToolError {
 }
 
 fn run(cli: &Cli) -> Result<(), ToolError> {
+    let is_kept = |served: &&Served| match served {
+        Served::Kept(namespace) => matches!(namespace.backing, NamespaceBacking::Ram(_)),
+        Served::File(_) => false,
+    };
+    if cli.metadata > 0
+        && let Some(other) = cli.namespaces.iter().find(|served| !is_kept(served))
+    {
+        return Err(ToolError::NotKept(format!("{other:?}")));
+    }
     let model = Arc::new(Model::with_nodes(cli.config(), cli.nodes()?)?);
     let options = ServerOptions { map_doorbells: !cli.no_map_doorbells };
     let mut server = Server::bind(&cli.socket, Arc::<Model>::clone(&model), options)?;
@@ -233,6 +279,22 @@ mod tests {
         assert_eq!("null:1t".parse(), Ok(Served::Kept(NamespaceConfig::null(1 << 40))));
         assert!("file:".parse::<Served>().is_err());
         assert!("disk:1g".parse::<Served>().unwrap_err().contains("file:PATH"));
+    }
+
+    #[test]
+    fn metadata_is_that_of_all_namespaces() {
+        let line = ["nvme-model", "--socket", "x", "--namespace", "1m", "--metadata", "16"];
+        let parse = |more: &[&str]| Cli::try_parse_from(line.iter().chain(more));
+        let config = parse(&["--protection", "1", "--guard", "64", "--extended-blocks"]).unwrap().config();
+        let namespace = &config.namespaces[0];
+        let protection = Some(Protection { kind: 1, guard: Guard::Crc64, first: false });
+        assert_eq!((namespace.metadata_bytes, namespace.metadata_extended), (16, true));
+        assert_eq!(namespace.protection, protection);
+        assert_eq!(parse(&[]).unwrap().config().namespaces[0].protection, None);
+        assert!(parse(&["--protection", "4"]).is_err() && parse(&["--guard", "16"]).is_err());
+        let null = ["nvme-model", "--socket", "x", "--namespace", "null:1m", "--metadata", "8"];
+        let error = run(&Cli::try_parse_from(null).unwrap()).unwrap_err().to_string();
+        assert!(error.contains("ram:64m"), "{error}");
     }
 
     #[test]

@@ -103,7 +103,7 @@ impl Worker {
             events: Events::default(),
             errors: ErrorLog::default(),
             changed: BTreeSet::new(),
-            io: Io::new(shared.namespaces.len()),
+            io: Io::new(&shared.namespaces),
             nodes,
             segments: Segments::default(),
             late: Vec::new(),
@@ -263,6 +263,7 @@ impl Worker {
         self.cut_off.clear();
         self.late.clear();
         self.features = Features::new(&self.shared.config);
+        self.io.set_extended_formats(false);
         self.events = Events::default();
         self.changed.clear();
         self.faults.queues_are_gone();

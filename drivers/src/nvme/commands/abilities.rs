@@ -47,12 +47,13 @@ impl Abilities {
         let identify = controller.identify();
         let commands = identify.nvm_commands();
         let (vsl, wusl) = controller.identify_nvm().map_or((0, 0), |nvm| (nvm.vsl, nvm.wusl));
+        let unit = (1 << block_shift) + namespace.interleaved_bytes();
         // Powers of two of the smallest memory page; 0 is no limit.
         let limit = |exponent: u8| match exponent {
             0 => MAX_BLOCKS,
             _ => {
                 let bytes = 1u64.checked_shl(controller.min_page_shift() + u32::from(exponent));
-                (bytes.unwrap_or(u64::MAX) >> block_shift).clamp(1, MAX_BLOCKS)
+                (bytes.unwrap_or(u64::MAX) / unit).clamp(1, MAX_BLOCKS)
             }
         };
         let max_transfer = controller.max_transfer_bytes().unwrap_or(u64::MAX).min(MAX_TRANSFER_BYTES);

@@ -25,6 +25,7 @@ impl NvmeCommands {
     pub async fn copy(&self, from: &[BlockRange], to: Lba) -> Result<(), CommandError> {
         let limits =
             self.abilities().copy.ok_or_else(|| self.unsupported(COPY, "ONCS bit 8, OCFS or MCL"))?;
+        self.check_plain(COPY)?;
         for range in from {
             self.check_range(COPY, range.start, range.blocks)?;
         }

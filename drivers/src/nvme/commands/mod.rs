@@ -12,6 +12,7 @@ mod copy;
 mod error;
 mod lane;
 mod memory;
+mod metadata;
 mod nvm;
 
 use std::fmt;
@@ -27,6 +28,7 @@ pub use error::CommandError;
 pub use lane::Answer;
 use lane::Lane;
 use memory::Direction;
+pub use metadata::{ApplicationTag, Checks, MetadataFormat};
 
 use super::atomics::AtomicWrites;
 use super::controller::NvmeController;
@@ -71,6 +73,7 @@ pub struct NvmeCommands {
     blocks: u64,
     abilities: Abilities,
     atomics: AtomicWrites,
+    metadata: Option<MetadataFormat>,
 }
 
 impl NvmeCommands {
@@ -99,6 +102,12 @@ impl NvmeCommands {
         let identify = namespace::identify(controller, nsid)?;
         let (format, blocks) = namespace::geometry(address, nsid, &identify)?;
         let block_shift = u32::from(format.data_shift);
+        let extended = namespace::metadata::extended_formats(controller, nsid, &identify)?;
+        let protection =
+            namespace::metadata::protection_of(address, nsid, (&identify, format), extended.as_deref())?;
+        let bytes = format.metadata_bytes.get();
+        let extended = identify.extended_blocks();
+        let metadata = (bytes > 0).then_some(MetadataFormat { bytes, extended, protection });
         let abilities = Abilities::of(controller, &identify, block_shift);
         let atomics = AtomicWrites::of(controller.identify(), &identify, block_shift);
         let max_transfer = (abilities.max_transfer_blocks << block_shift).max(MAX_TRANSFER_BYTES);
@@ -106,7 +115,18 @@ impl NvmeCommands {
         let lane = Rc::new(Lane::open(controller, (options.depth, max_transfer), timeout, ctx)?);
         let poller = ctx.add_poller(Rc::clone(&lane) as Rc<dyn Poller>);
         let (ctx, controller) = (ctx.clone(), Arc::clone(controller));
-        Ok(NvmeCommands { lane, poller, ctx, controller, nsid, block_shift, blocks, abilities, atomics })
+        Ok(NvmeCommands {
+            lane,
+            poller,
+            ctx,
+            controller,
+            nsid,
+            block_shift,
+            blocks,
+            abilities,
+            atomics,
+            metadata,
+        })
     }
 
     /// The namespace.
@@ -185,6 +205,11 @@ impl NvmeCommands {
 
     fn support(&self, has: bool, command: &'static str, field: &'static str) -> Result<(), CommandError> {
         if has { Ok(()) } else { Err(self.unsupported(command, field)) }
+    }
+
+    /// Refuses what moves data without its metadata, where there is any.
+    fn check_plain(&self, command: &'static str) -> Result<(), CommandError> {
+        self.support(self.metadata.is_none(), command, "its format, which has metadata,")
     }
 
     /// Checks that blocks lie within the namespace.

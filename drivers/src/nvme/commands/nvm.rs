@@ -31,6 +31,7 @@ impl NvmeCommands {
         let supported = self.abilities().compare;
         let checked = self
             .support(supported, COMPARE, "ONCS bit 0")
+            .and_then(|()| self.check_plain(COMPARE))
             .and_then(|()| self.check_data(COMPARE, start, &data));
         let blocks = match checked {
             Ok(blocks) => blocks,
@@ -115,7 +116,10 @@ impl NvmeCommands {
         let (mut at, mut left) = (start.0, blocks);
         while left > 0 {
             let step = left.min(most);
-            let command = Command::transfer(opcode, self.nsid(), Lba(at), step as u32, 0);
+            let mut command = Command::transfer(opcode, self.nsid(), Lba(at), step as u32, 0);
+            if opcode == io::VERIFY {
+                self.check_stored(&mut command);
+            }
             let (data, metadata) = (Payload::None, Payload::None);
             let order = Order { name, command, direction: Direction::None, data, metadata };
             let [Answer { result, .. }] = self.lane.run([order]).await;
@@ -131,6 +135,7 @@ impl NvmeCommands {
 
     fn check_fused(&self, start: Lba, expected: &Payload, data: &Payload) -> Result<u32, CommandError> {
         self.support(self.abilities().compare_and_write, COMPARE_AND_WRITE, "FUSES bit 0")?;
+        self.check_plain(COMPARE_AND_WRITE)?;
         let blocks = self.check_data(COMPARE_AND_WRITE, start, data)?;
         let argument = |what, value, expected| {
             Err(CommandError::Argument { command: COMPARE_AND_WRITE, what, value, expected })
@@ -160,7 +165,7 @@ impl NvmeCommands {
 }
 
 /// Whether a comparison found equal data.
-fn equal(result: Result<u64, CommandError>) -> Result<bool, CommandError> {
+pub(super) fn equal(result: Result<u64, CommandError>) -> Result<bool, CommandError> {
     match result {
         Ok(_) => Ok(true),
         Err(error) if error.is_difference() => Ok(false),

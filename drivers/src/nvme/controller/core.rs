@@ -14,6 +14,7 @@ use crate::nvme::bus::Bus;
 use crate::nvme::error::NvmeError;
 use crate::nvme::interrupt::Vectors;
 use crate::nvme::options::ControllerOptions;
+use crate::nvme::queue::memory::HostMemory;
 use crate::nvme::recovery::control::Control;
 use crate::nvme::recovery::deadline::Deadline;
 use crate::nvme::recovery::event::Hooks;
@@ -21,7 +22,7 @@ use crate::nvme::recovery::listen::Tasks;
 use crate::nvme::recovery::retry::{delay, delays};
 use crate::nvme::recovery::watch::Watchlist;
 use crate::nvme::spec::Nsid;
-use crate::nvme::spec::command::Command;
+use crate::nvme::spec::command::{Command, DataPointer};
 use crate::nvme::spec::feature;
 use crate::nvme::spec::identify::{
     AdminCommands, COMMAND_SET_NVM, IDENTIFY_BYTES, IdentifyController, IdentifyNvmController, cns,
@@ -48,6 +49,8 @@ pub struct Core {
     pub watched: Watchlist,
     /// Shadow doorbells that the controller may have taken though it did not say so; kept until it has stopped.
     unsure: Mutex<Option<ShadowMemory>>,
+    /// What the controller is told of the host; kept, since it is told again after each reset.
+    behavior: Mutex<Option<HostMemory>>,
 }
 
 /// What was learned and set up when the controller was started.
@@ -80,6 +83,7 @@ impl Core {
             tasks: Tasks::default(),
             watched: Watchlist::default(),
             unsure: Mutex::new(None),
+            behavior: Mutex::new(None),
         }))
     }
 
@@ -239,6 +243,40 @@ impl Core {
         let command = Command::set_feature(feature::id::ASYNC_EVENTS, Nsid::NONE, value);
         match self.execute(permit, "Set Features (events)", command, Data::None) {
             Ok(_) | Err(NvmeError::Refused { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Says what this driver knows to do, which some controllers wait for to be told: to heed the delays that they have for
+    /// repetitions, and to protect blocks by guards of more than 16 bits. A refusal does no harm.
+    ///
+    /// # Errors
+    /// Those of memory, and of an admin command other than a refusal.
+    pub fn configure_host(&self, permit: Permit, identify: &IdentifyController) -> Result<(), NvmeError> {
+        let has_delays = identify.crdt.iter().any(|delay| delay.get() != 0);
+        let has_formats = identify.has_extended_formats();
+        if !has_delays && !has_formats {
+            return Ok(());
+        }
+        let mut behavior = self.behavior.lock().unwrap_or_else(PoisonError::into_inner);
+        let memory = match &mut *behavior {
+            Some(memory) => memory,
+            none => none.insert(HostMemory::new(self.bus().as_ref(), feature::HOST_BEHAVIOR_BYTES)?),
+        };
+        let bytes = memory.array::<u8>(0, feature::HOST_BEHAVIOR_BYTES)?;
+        let told = [
+            bytes.set(feature::HOST_BEHAVIOR_ACRE, &has_delays.into()),
+            bytes.set(feature::HOST_BEHAVIOR_LBAFEE, &has_formats.into()),
+        ];
+        debug_assert_eq!(told, [Some(()); 2], "both lie within the structure");
+        let data = DataPointer { prp1: memory.iova(), prp2: 0 };
+        let command = Command::set_feature(feature::id::HOST_BEHAVIOR, Nsid::NONE, 0).with_data(data);
+        match self.execute(permit, "Set Features (host behavior)", command, Data::None) {
+            Ok(_) => Ok(()),
+            Err(NvmeError::Refused { status, .. }) => {
+                tracing::info!(controller = self.control.address(), %status, "it does not ask what the host can do");
+                Ok(())
+            }
             Err(error) => Err(error),
         }
     }

@@ -363,6 +363,7 @@ impl Starting {
         let nvm = core.identify_nvm(permit)?;
         let granted = core.ask_for_queues(permit, core.options.queues)?;
         let shadow = core.make_shadows(permit, &identify)?;
+        core.configure_host(permit, &identify)?;
         core.configure_events(permit, &identify)?;
         Ok(Known { identify, nvm, granted, shadow })
     }

@@ -203,6 +203,7 @@ impl Drop for NvmeQueue {
             own.pair.leak();
         }
         self.issuer.lists.leak();
+        self.issuer.dress.leak();
         self.issuer.parts.iter_mut().for_each(super::parts::Part::leak);
         // A further handle that never goes keeps the table, and with it the memory of its commands.
         std::mem::forget(self.table.view());

@@ -11,6 +11,7 @@ use corelane_engine::block::{Command as Request, Errno, IoResult, Op, ReqFlags, 
 
 use super::lane_dma::LaneDma;
 use super::link::Way;
+use super::metadata::Dress;
 use super::parts::Part;
 use crate::nvme::bus::Bus;
 use crate::nvme::controller::registers::PAGE_BYTES;
@@ -54,6 +55,8 @@ pub struct Issuer {
     deallocate: u32,
     write_cache: bool,
     pub(super) sgl: bool,
+    /// What commands say of metadata. Those that say something go the long way, so that others have nothing to ask.
+    pub(super) dress: Dress,
     pub(super) dma: LaneDma,
     pub(super) lists: Lists,
     /// By tag.
@@ -100,6 +103,11 @@ impl Issuer {
     /// Those of memory.
     pub fn new(bus: &dyn Bus, namespace: &Namespace, tags: u32) -> Result<Issuer, NvmeError> {
         let max_transfer = namespace.limits.transfer_bound();
+        let mut dma = LaneDma::new(bus);
+        let dress = Dress::new(bus, namespace)?;
+        if dress.says_something() {
+            dma.never_whole();
+        }
         Ok(Issuer {
             nsid: namespace.nsid,
             block_shift: namespace.block_shift,
@@ -107,7 +115,8 @@ impl Issuer {
             deallocate: if namespace.zeroes_deallocate { CONTROL_DEALLOCATE } else { 0 },
             write_cache: namespace.write_cache,
             sgl: namespace.sgl,
-            dma: LaneDma::new(bus),
+            dress,
+            dma,
             lists: Lists::new(bus, tags, max_transfer)?,
             parts: (0..tags).map(|_| Part::default()).collect(),
             pieces: Vec::with_capacity(namespace.limits.max_iov as usize + ENTRIES),
@@ -198,7 +207,9 @@ impl Issuer {
         let fua = if request.flags().contains(ReqFlags::FUA) { self.fua } else { 0 };
         let unmap = if request.flags().contains(ReqFlags::MAY_UNMAP) { self.deallocate } else { 0 };
         let start = Lba(offset >> self.block_shift);
-        Ok(Command::transfer(io::WRITE_ZEROES, self.nsid, start, blocks as u32, fua | unmap))
+        let mut command = Command::transfer(io::WRITE_ZEROES, self.nsid, start, blocks as u32, fua | unmap);
+        self.dress.dress(&mut command);
+        Ok(command)
     }
 
     /// A deallocation of the whole blocks in the range; `None` if there is none.

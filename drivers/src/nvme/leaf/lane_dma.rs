@@ -20,6 +20,8 @@ pub const BOUNCE_MAX_BYTES: u64 = 64 << 10;
 pub struct LaneDma {
     /// Where the last look-up was, as long as nothing is registered or unregistered.
     last: Span,
+    /// Whether ranges may be looked up as one; else each goes the long way.
+    whole: bool,
     cache: LookupCache<Iova>,
     space: Arc<AddressSpace>,
     backing: Backing,
@@ -47,11 +49,17 @@ impl LaneDma {
         let space = Arc::clone(bus.dma());
         LaneDma {
             last: Span::default(),
+            whole: true,
             cache: LookupCache::new(Arc::clone(space.table())),
             space,
             backing: bus.backing(),
             bounce: None,
         }
+    }
+
+    /// Has every command go the long way, piece by piece.
+    pub fn never_whole(&mut self) {
+        self.whole = false;
     }
 
     /// The address space.
@@ -76,6 +84,9 @@ impl LaneDma {
     #[cold]
     #[inline(never)]
     fn look_up(&mut self, addr: usize, len_bytes: usize) -> Option<u64> {
+        if !self.whole {
+            return None;
+        }
         // Before the look-up: what changes after it shows in the next.
         let generation = self.cache.table().generation();
         let hit = self.cache.lookup(addr, len_bytes)?;

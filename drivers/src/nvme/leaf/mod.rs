@@ -12,7 +12,9 @@ mod away;
 mod close;
 mod issue;
 mod lane_dma;
+mod layout;
 mod link;
+mod metadata;
 mod parts;
 pub mod share;
 

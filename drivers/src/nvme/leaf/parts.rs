@@ -17,6 +17,7 @@ use corelane_engine::block::{Command as Request, Errno, IoResult, Op, Tag};
 
 use super::issue::{IN_PARTS, Issuer, Offer, PLAIN};
 use super::lane_dma::{BOUNCE_BLOCK_BYTES, BOUNCE_BLOCKS_PER_PART, BOUNCE_MAX_BYTES};
+use super::layout::{Layout, Run};
 use super::link::Way;
 use crate::nvme::queue::prp::{Builder, List};
 use crate::nvme::spec::command::{DataPointer, FLAGS_SGL, SglDescriptor};
@@ -125,14 +126,13 @@ impl Issuer {
 
     /// Copies what a read has brought into bounce blocks, and counts the part as done.
     fn take_over(&mut self, tag: Tag, request: &mut Request) -> Result<(), Errno> {
+        let layout = self.layout();
         let Some(part) = self.parts.get_mut(tag.0 as usize) else { return Err(Errno::EIO) };
         if request.op() == Op::Read && part.bounced {
-            let mut left = part.under_way as usize;
-            let mut at = part.done as usize;
-            for block in part.blocks.iter() {
-                let step = left.min(BOUNCE_BLOCK_BYTES);
-                request.payload_mut().copy_payload(at, block, 0, step).map_err(|_| Errno::EIO)?;
-                (at, left) = (at + step, left - step);
+            let done = part.done as usize;
+            for Run { block, at, from, len } in layout.runs(part.under_way as usize) {
+                let block = part.blocks.get(block).ok_or(Errno::EIO)?;
+                request.payload_mut().copy_payload(done + from, block, at, len).map_err(|_| Errno::EIO)?;
             }
         }
         part.done += part.under_way;
@@ -144,7 +144,9 @@ impl Issuer {
     fn send_part(&mut self, way: &mut dyn Way, tag: Tag, request: &mut Request) -> Result<(), Hindrance> {
         let done = self.part(tag).map_or(0, |part| part.done);
         let left = request.bytes().saturating_sub(done);
-        let direct = self.find_pieces(tag, request, done, left).then(|| self.describe(tag, left)).flatten();
+        // Metadata between the blocks is where the caller's memory has none.
+        let in_place = self.dress.behind() == 0 && self.find_pieces(tag, request, done, left);
+        let direct = in_place.then(|| self.describe(tag, left)).flatten();
         let bounced = direct.is_none();
         let (bytes, data, flags) = match direct {
             Some(described) => described,
@@ -152,6 +154,7 @@ impl Issuer {
         };
         let mut command = self.transfer(request, done, bytes);
         (command.data, command.flags) = (data, flags);
+        self.dress.dress(&mut command);
         if let Some(part) = self.part(tag) {
             (part.under_way, part.bounced) = (bytes, bounced);
         }
@@ -226,44 +229,43 @@ impl Issuer {
         done: u64,
         left: u64,
     ) -> Result<(u64, DataPointer, u8), Hindrance> {
-        let block_mask = self.block_bytes() - 1;
+        let layout = self.layout();
         let Issuer { dma, parts, pieces, lists, .. } = self;
         let part = parts.get_mut(tag.0 as usize).ok_or(Hindrance::Failed(Errno::EIO))?;
-        let wanted = (left as usize).div_ceil(BOUNCE_BLOCK_BYTES).min(BOUNCE_BLOCKS_PER_PART);
+        let wanted = layout.span(left as usize).div_ceil(BOUNCE_BLOCK_BYTES).min(BOUNCE_BLOCKS_PER_PART);
         dma.take_blocks(wanted, &mut part.blocks).map_err(|error| {
             tracing::error!(%error, "no memory to copy requests through");
             Hindrance::Failed(Errno::ENOMEM)
         })?;
         part.blocks.truncate(wanted);
-        let room = (part.blocks.len() * BOUNCE_BLOCK_BYTES) as u64;
-        let bytes = left.min(room & !block_mask);
+        let bytes = layout.fits(part.blocks.len() * BOUNCE_BLOCK_BYTES).min(left as usize);
         if bytes == 0 {
             return Err(Hindrance::NoBlock);
         }
-        pieces.clear();
-        let (mut at, mut left) = (done as usize, bytes as usize);
-        for block in &mut part.blocks {
-            let step = left.min(BOUNCE_BLOCK_BYTES);
-            if step == 0 {
-                break;
-            }
-            if request.op() == Op::Write {
-                let copied = block.copy_payload(0, request.payload(), at, step);
-                copied.map_err(|_| Hindrance::Failed(Errno::EIO))?;
-            }
-            for buf in block.as_bufs() {
-                if !dma.pieces(buf.addr(), step, |iova, len| add_piece(pieces, iova, len)) {
-                    return Err(Hindrance::Failed(Errno::EIO));
-                }
-            }
-            (at, left) = (at + step, left - step);
+        if request.op() == Op::Write {
+            let filled = layout.fill(&mut part.blocks, request.payload(), done as usize, bytes);
+            filled.map_err(Hindrance::Failed)?;
         }
-        let (described, pointer) = by_prp(&lists.of(tag), pieces, bytes);
+        pieces.clear();
+        let span = layout.span(bytes);
+        let mut left = span;
+        for buf in part.blocks.iter().flat_map(Payload::as_bufs) {
+            let step = left.min(BOUNCE_BLOCK_BYTES);
+            if step > 0 && !dma.pieces(buf.addr(), step, |iova, len| add_piece(pieces, iova, len)) {
+                return Err(Hindrance::Failed(Errno::EIO));
+            }
+            left -= step;
+        }
+        let (described, pointer) = by_prp(&lists.of(tag), pieces, span as u64);
         match pointer {
             // Blocks start on pages and are whole pages.
-            Some(pointer) if described == bytes => Ok((bytes, pointer, 0)),
+            Some(pointer) if described == span as u64 => Ok((bytes as u64, pointer, 0)),
             _ => Err(Hindrance::Failed(Errno::EIO)),
         }
+    }
+
+    fn layout(&self) -> Layout {
+        Layout { block: self.block_bytes() as usize, behind: self.dress.behind() as usize }
     }
 }
 

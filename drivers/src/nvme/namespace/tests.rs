@@ -25,7 +25,7 @@ fn identify(data_shift: u8, blocks: u64) -> Box<IdentifyNamespace> {
 }
 
 fn open(says: &Says<'_>, identify: &IdentifyNamespace) -> Result<Namespace, NvmeError> {
-    says.namespace(Nsid(1), identify, true)
+    says.namespace(Nsid(1), (identify, None), true)
 }
 
 #[test]
@@ -60,16 +60,55 @@ fn absurd_namespaces_are_refused_by_name() {
     assert!(open(&small, &identify(13, 10)).expect_err("a block above MDTS").to_string().contains("MDTS"));
 }
 
+/// A format with blocks of 512 bytes and so much metadata, of which some may be protection information of a type.
+fn with_metadata(bytes: u16, extended: bool, kind: u8) -> Box<IdentifyNamespace> {
+    let mut identify = identify(9, 1 << 20);
+    identify.formats[0].metadata_bytes.set(bytes);
+    (identify.flbas, identify.dps) = (u8::from(extended) << 4, kind);
+    identify
+}
+
 #[test]
-fn metadata_is_refused_with_the_way_out() {
-    let mut identify = identify(9, 1000);
-    identify.formats[0].metadata_bytes.set(8);
-    (identify.nlbaf, identify.formats[1].data_shift) = (1, 12);
-    let error = open(&says(), &identify).expect_err("metadata").to_string();
-    assert!(error.contains("8 bytes of metadata") && error.contains("--lbaf=1"), "{error}");
-    identify.nlbaf = 0;
-    let error = open(&says(), &identify).expect_err("metadata").to_string();
-    assert!(!error.contains("--lbaf"), "{error}");
+fn metadata_is_transferred_unless_it_is_protection_information_alone() {
+    let metadata = |bytes, extended, kind| {
+        let namespace = open(&says(), &with_metadata(bytes, extended, kind)).unwrap();
+        namespace.limits.validate().unwrap();
+        let metadata = namespace.metadata;
+        (metadata.protection.is_some(), metadata.beside(), metadata.behind(), namespace.limits.max_transfer)
+    };
+    let all = 512 << 10;
+    assert_eq!(metadata(0, false, 0), (false, 0, 0, all));
+    assert_eq!(metadata(8, false, 1), (true, 0, 0, all));
+    assert_eq!(metadata(8, true, 3), (true, 0, 0, all));
+    // MDTS does not count metadata in a buffer of its own, but that between the blocks.
+    assert_eq!(metadata(8, false, 0), (false, 8, 0, all));
+    assert_eq!(metadata(64, true, 0), (false, 0, 64, all / 576 * 512));
+    assert_eq!(metadata(64, true, 2), (true, 0, 64, all / 576 * 512));
+    // The buffer of its own has an end.
+    assert_eq!(metadata(16 << 10, false, 0), (false, 16 << 10, 0, 32 * 512));
+    assert_eq!(metadata(65_535, false, 0), (false, 65_535, 0, 8 * 512));
+}
+
+#[test]
+fn limits_in_bytes_count_metadata_between_the_blocks() {
+    let says = Says { nvm: Some((4, 0, 0)), ..says() };
+    let zeroes = |bytes, extended, kind| {
+        open(&says, &with_metadata(bytes, extended, kind)).unwrap().limits.max_pwrite_zeroes
+    };
+    assert_eq!(zeroes(8, false, 1), 64 << 10);
+    assert_eq!(zeroes(8, true, 1), (64 << 10) / 520 * 512);
+}
+
+#[test]
+fn absurd_metadata_is_refused_by_name() {
+    for (what, bytes, kind) in [("DPS is 4", 8, 4), ("DPS is 7", 8, 7), ("MS is 7", 7, 1), ("MS is 0", 0, 2)]
+    {
+        let error = open(&says(), &with_metadata(bytes, false, kind)).expect_err(what).to_string();
+        assert!(error.contains(what), "{error} should name {what}");
+    }
+    let small = Says { max_transfer: Some(512), ..says() };
+    let error = open(&small, &with_metadata(8, true, 0)).expect_err("a block above MDTS").to_string();
+    assert!(error.contains("MDTS"), "{error}");
 }
 
 #[test]

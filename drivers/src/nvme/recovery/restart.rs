@@ -74,6 +74,7 @@ impl Core {
         if let Some(shadow) = &known.shadow {
             self.set_shadows(permit, shadow)?;
         }
+        self.configure_host(permit, &identify)?;
         self.configure_events(permit, &identify)?;
         self.set_interrupts_again()
     }

@@ -10,7 +10,16 @@ pub mod id {
     pub const INTERRUPT_COALESCING: u8 = 0x08;
     /// Asynchronous Event Configuration (Base 5.27.1.8).
     pub const ASYNC_EVENTS: u8 = 0x0b;
+    /// Host Behavior Support (Base 5.27.1.18).
+    pub const HOST_BEHAVIOR: u8 = 0x16;
 }
+
+/// How many bytes Host Behavior Support has.
+pub const HOST_BEHAVIOR_BYTES: usize = 512;
+/// Where they have ACRE: 1 for a host that heeds the delays that a controller asks for before a repetition.
+pub const HOST_BEHAVIOR_ACRE: usize = 0;
+/// Where they have LBAFEE: 1 for a host that knows formats with guards of more than 16 bits (NVM 4.1.3.6).
+pub const HOST_BEHAVIOR_LBAFEE: usize = 2;
 
 /// Asks for `queues` submission and as many completion queues, from 1 to 65,535 (Base 5.27.1.5).
 pub const fn number_of_queues(queues: u16) -> u32 {

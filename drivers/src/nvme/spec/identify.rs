@@ -238,6 +238,11 @@ impl IdentifyController {
         self.ocfs.get() & 1 == 1
     }
 
+    /// CTRATT bit 15 (ELBAS): namespaces may have formats with guards of more than 16 bits.
+    pub fn has_extended_formats(&self) -> bool {
+        self.ctratt.get() >> 15 & 1 == 1
+    }
+
     /// VWC bit 0.
     pub fn has_write_cache(&self) -> bool {
         self.vwc & 1 == 1

@@ -123,6 +123,13 @@ impl IdentifyNamespace {
         self.flbas >> 4 & 1 == 1
     }
 
+    /// Bytes of metadata behind each block's data in the format in use. Limits of the controller that are in bytes count them
+    /// (Base 5.1.13, CTRATT bit 16).
+    pub fn interleaved_bytes(&self) -> u64 {
+        let format = self.format().filter(|_| self.extended_blocks());
+        format.map_or(0, |format| format.metadata_bytes.get().into())
+    }
+
     /// NSFEAT bit 1 (NSABP): NAWUN, NAWUPF and NACWU hold for this namespace, instead of the controller's values.
     pub fn has_atomics(&self) -> bool {
         self.nsfeat >> 1 & 1 == 1

@@ -29,6 +29,8 @@ pub(crate) struct Features {
     uncoalesced: Vec<bool>,
     write_atomicity: u32,
     async_events: u32,
+    /// What the host said of itself.
+    host: Vec<u8>,
 }
 
 impl Features {
@@ -45,6 +47,7 @@ impl Features {
             uncoalesced: vec![false; config.vectors as usize],
             write_atomicity: 0,
             async_events: 0,
+            host: vec![0; feature::HOST_BEHAVIOR_BYTES],
         }
     }
 
@@ -82,6 +85,8 @@ impl Features {
             }
             feature::WRITE_ATOMICITY => self.write_atomicity,
             feature::ASYNC_EVENT => self.async_events,
+            // The value is elsewhere.
+            feature::HOST_BEHAVIOR => 0,
             _ => return None,
         })
     }
@@ -117,6 +122,7 @@ fn defined(id: u8) -> u32 {
         feature::ERROR_RECOVERY | feature::INTERRUPT_VECTOR => 0x1_FFFF,
         feature::VOLATILE_WRITE_CACHE | feature::WRITE_ATOMICITY => 1,
         feature::INTERRUPT_COALESCING => 0xFFFF,
+        feature::HOST_BEHAVIOR => 0,
         // SMART warnings, namespace and firmware notices, and what later versions define.
         feature::ASYNC_EVENT => 0x8000_FFFF,
         _ => 0xFFFF_FFFF,
@@ -135,7 +141,13 @@ impl Worker {
         let defaults = Features::new(&self.shared.config);
         let from = if select == 0 { &self.features } else { &defaults };
         match (from.get(id, command.dword(11)), select) {
-            (Some(value), 0..=2) if self.has_feature(id) => Ok(value),
+            (Some(value), 0..=2) if self.has_feature(id) => {
+                if id == feature::HOST_BEHAVIOR {
+                    let bytes = from.host.clone();
+                    self.send(command, &bytes, check)?;
+                }
+                Ok(value)
+            }
             (Some(_), 3) if self.has_feature(id) => Ok(CHANGEABLE),
             _ => Err(no_feature(check, id, command.dword(11))),
         }
@@ -157,6 +169,9 @@ impl Worker {
         let extra = value & !defined(id);
         if extra != 0 {
             check.note(Rule::ReservedField, format!("bits {extra:#x} of feature {id:02x}h are reserved"));
+        }
+        if id == feature::HOST_BEHAVIOR {
+            return self.set_host_behavior(command, check);
         }
         if id == feature::NUMBER_OF_QUEUES {
             return self.set_number_of_queues(value, check);
@@ -182,6 +197,21 @@ impl Worker {
         let most = u32::from(self.shared.config.max_queue_pairs) - 1;
         self.features.queues = completion.min(most) << 16 | submission.min(most);
         Ok(self.features.queues)
+    }
+
+    /// Host Behavior Support (5.27.1.18).
+    fn set_host_behavior(&mut self, command: &Command, check: &Checker<'_>) -> Result<u32, Status> {
+        check.reserved(command, 11, &[0]);
+        let mut host = vec![0; feature::HOST_BEHAVIOR_BYTES];
+        self.receive(command, &mut host, check)?;
+        // ACRE, ETDAS and LBAFEE are 0 or 1, and the rest is for later versions.
+        if host[..3].iter().any(|value| *value > 1) || host[3..].iter().any(|value| *value != 0) {
+            let text = "Host Behavior Support with values that are not defined".to_owned();
+            check.note(Rule::ReservedField, text);
+        }
+        self.io.set_extended_formats(host[feature::LBAFEE] == 1);
+        self.features.host = host;
+        Ok(0)
     }
 
     fn has_feature(&self, id: u8) -> bool {

@@ -10,6 +10,7 @@ use crate::check::Checker;
 use crate::config::ModelConfig;
 use crate::namespace::{Namespace, Store};
 use crate::pci::VENDOR_ID;
+use crate::protection::Guard;
 use crate::violation::Rule;
 use crate::wire::command::{Command, NSID_ALL};
 use crate::wire::identify::{
@@ -36,7 +37,9 @@ impl Worker {
         let bytes = match which {
             cns::CONTROLLER => self.controller(),
             cns::NAMESPACE | cns::ALLOCATED_NAMESPACE => self.of_namespace(nsid, check, namespace_data)?,
-            cns::CS_NAMESPACE => self.of_namespace(nsid, check, |_, _| vec![0; IDENTIFY_BYTES])?,
+            cns::CS_NAMESPACE => {
+                self.of_namespace(nsid, check, |namespace, _| extended_formats(namespace))?
+            }
             cns::INDEPENDENT_NAMESPACE => self.of_namespace(nsid, check, independent_data)?,
             cns::DESCRIPTORS => self.of_namespace(nsid, check, |_, eui64| descriptors(eui64))?,
             cns::ACTIVE_NAMESPACES | cns::ALLOCATED_NAMESPACES | cns::CS_ACTIVE_NAMESPACES => {
@@ -117,6 +120,10 @@ impl Worker {
         data.cqes = 0x44;
         data.nn = U32::new(config.namespaces.len() as u32);
         data.oncs = U16::new(oncs(config));
+        let guards = config.namespaces.iter().filter_map(|namespace| namespace.protection);
+        let extended = guards.into_iter().any(|protection| protection.guard != Guard::Crc16);
+        // ELBAS: the formats are described further by the data of the command set.
+        data.ctratt = U32::new(u32::from(extended) << 15);
         data.fuses = U16::new(u16::from(config.fused));
         data.ocfs = U16::new(u16::from(config.copy));
         let atomic = U16::new(config.atomic_blocks - 1);
@@ -185,6 +192,11 @@ fn namespace_data(namespace: &Namespace, eui64: [u8; 8]) -> Vec<u8> {
     data.nsfeat = u8::from(optimal) << 4;
     data.flbas = u8::from(config.metadata_extended) << 4;
     data.mc = if config.metadata_bytes > 0 { 1 << u8::from(!config.metadata_extended) } else { 0 };
+    if let Some(protection) = config.protection {
+        // All types, at either end.
+        data.dpc = 0b1_1111;
+        data.dps = protection.kind | u8::from(protection.first) << 3;
+    }
     // Deallocated blocks read as zeroes; Write Zeroes can deallocate. Of what is not kept here nothing is promised.
     let keeps = matches!(namespace.store, Store::Zero | Store::Ram(_));
     data.dlfeat = if keeps { 0b1001 } else { 0 };
@@ -203,6 +215,14 @@ fn namespace_data(namespace: &Namespace, eui64: [u8; 8]) -> Vec<u8> {
     data.nguid[..8].copy_from_slice(&eui64);
     data.lbaf[0] = LbaFormat { ms: U16::new(config.metadata_bytes), lbads: namespace.lba_shift(), rp: 0 };
     data.as_bytes().to_vec()
+}
+
+/// What else the formats are like (NVM command set 4.1.5.3): the protection information's format.
+fn extended_formats(namespace: &Namespace) -> Vec<u8> {
+    let mut bytes = vec![0; IDENTIFY_BYTES];
+    let format = namespace.config.protection.map_or(0, |protection| protection.guard.format());
+    bytes[12..16].copy_from_slice(&format.to_le_bytes());
+    bytes
 }
 
 fn independent_data(_: &Namespace, _: [u8; 8]) -> Vec<u8> {

@@ -104,6 +104,19 @@ impl Worker {
         }
         Ok(())
     }
+
+    /// Takes bytes from the host, where the command's data pointer says.
+    fn receive(&mut self, command: &Command, bytes: &mut [u8], check: &Checker<'_>) -> Result<(), Status> {
+        let rules = PointerRules { page_bytes: self.page_bytes, sgls: false };
+        self.segments.of_command(command, bytes.len(), rules, &mut self.view, check)?;
+        let mut rest = bytes;
+        for segment in self.segments.list() {
+            let (now, later) = rest.split_at_mut(segment.len_bytes);
+            self.view.read(segment.iova, now).map_err(|fault| check.fault("the data", fault))?;
+            rest = later;
+        }
+        Ok(())
+    }
 }
 
 /// What holds for every admin command: no fused operation, PRPs only (base 4.1.2 for PCIe), nothing reserved.

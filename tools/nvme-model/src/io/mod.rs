@@ -7,6 +7,7 @@ mod bad;
 mod copy;
 mod fused;
 mod held;
+mod metadata;
 mod ranges;
 
 use crate::check::Checker;
@@ -42,6 +43,10 @@ pub(crate) struct Counters {
 #[derive(Debug)]
 pub(crate) struct Io {
     segments: Segments,
+    /// Whether any namespace has metadata.
+    tagged: bool,
+    /// Whether the host knows formats with guards of more than 16 bits.
+    extended_formats: bool,
     counters: Vec<Counters>,
     /// For looking at data: ranges, and both sides of a comparison.
     scratch: [Vec<u8>; 2],
@@ -79,10 +84,12 @@ struct Blocks {
 }
 
 impl Io {
-    pub(crate) fn new(namespaces: usize) -> Io {
+    pub(crate) fn new(namespaces: &[Namespace]) -> Io {
         Io {
+            tagged: namespaces.iter().any(|namespace| namespace.metadata.is_some()),
+            extended_formats: false,
             segments: Segments::default(),
-            counters: vec![Counters::default(); namespaces],
+            counters: vec![Counters::default(); namespaces.len()],
             scratch: [Vec::new(), Vec::new()],
             bad: bad::BadBlocks::default(),
             first_half: None,
@@ -134,6 +141,11 @@ impl Io {
         {
             return Some(status);
         }
+        if self.tagged
+            && let Some(result) = self.with_metadata(command, context, check)
+        {
+            return ended(result);
+        }
         let config = &context.shared.config;
         let result = match command.opcode() {
             nvm::READ => self.read(command, context, check),
@@ -152,11 +164,7 @@ impl Io {
                 Err(check.refuse(Status::INVALID_OPCODE, Rule::Opcode, text))
             }
         };
-        match result {
-            Ok(Step::Done) => Some(Status::SUCCESS),
-            Ok(Step::Held) => None,
-            Err(status) => Some(status),
-        }
+        ended(result)
     }
 
     #[inline]
@@ -231,6 +239,15 @@ impl Io {
     }
 }
 
+#[inline]
+fn ended(result: Result<Step, Status>) -> Option<Status> {
+    match result {
+        Ok(Step::Done) => Some(Status::SUCCESS),
+        Ok(Step::Held) => None,
+        Err(status) => Some(status),
+    }
+}
+
 #[cold]
 fn reserved_of_transfer(command: &Command, check: &Checker<'_>) {
     check.reserved(command, 2, &[0; 4]);
@@ -240,9 +257,14 @@ fn reserved_of_transfer(command: &Command, check: &Checker<'_>) {
 #[inline]
 fn namespace<'a>(nsid: u32, shared: &'a Shared, check: &Checker<'_>) -> Result<&'a Namespace, Status> {
     match shared.namespaces.get((nsid as usize).wrapping_sub(1)) {
-        Some(namespace) if namespace.config.metadata_bytes == 0 && namespace.is_attached() => Ok(namespace),
-        // Metadata formats are told of, for hosts to refuse, but not served. Of a namespace that was detached a host may not
-        // know yet.
+        // Metadata of blocks that are not kept is told of, for hosts to refuse, but not served. Of a namespace that was detached
+        // a host may not know yet.
+        Some(namespace)
+            if (namespace.config.metadata_bytes == 0 || namespace.metadata.is_some())
+                && namespace.is_attached() =>
+        {
+            Ok(namespace)
+        }
         Some(_) => Err(Status::INVALID_NAMESPACE.dnr()),
         None => Err(no_namespace(nsid, check)),
     }

@@ -92,6 +92,7 @@ impl Io {
             }
             wanted.try_for_each(|range| {
                 let range = range?;
+                namespace.forget_metadata(range.at, range.len_bytes)?;
                 namespace.store.zero(range.at, range.len_bytes, true).map_err(|_| Status::WRITE_FAULT)
             })?;
             Ok(Step::Done)

@@ -12,9 +12,16 @@ pub const INTERRUPT_COALESCING: u8 = 0x08;
 pub const INTERRUPT_VECTOR: u8 = 0x09;
 pub const WRITE_ATOMICITY: u8 = 0x0A;
 pub const ASYNC_EVENT: u8 = 0x0B;
+pub const HOST_BEHAVIOR: u8 = 0x16;
+
+/// How many bytes Host Behavior Support has (base 2.0, 5.27.1.18).
+pub const HOST_BEHAVIOR_BYTES: usize = 512;
+/// Where they have LBAFEE, without which formats with guards of more than 16 bits are not served (NVM command set 1.0,
+/// 4.1.3.6).
+pub const LBAFEE: usize = 2;
 
 /// Those that the controller has.
-pub const SUPPORTED: [u8; 10] = [
+pub const SUPPORTED: [u8; 11] = [
     ARBITRATION,
     POWER_MANAGEMENT,
     TEMPERATURE_THRESHOLD,
@@ -25,4 +32,5 @@ pub const SUPPORTED: [u8; 10] = [
     INTERRUPT_VECTOR,
     WRITE_ATOMICITY,
     ASYNC_EVENT,
+    HOST_BEHAVIOR,
 ];

@@ -53,10 +53,14 @@ impl Status {
     pub const FEATURE_NOT_SAVEABLE: Status = specific(0x0D);
     pub const FEATURE_NOT_CHANGEABLE: Status = specific(0x0E);
 
+    pub const INVALID_PROTECTION: Status = specific(0x81);
     pub const SIZE_LIMIT: Status = specific(0x83);
 
     pub const WRITE_FAULT: Status = media(0x80);
     pub const READ_ERROR: Status = media(0x81);
+    pub const GUARD_CHECK: Status = media(0x82);
+    pub const APPLICATION_CHECK: Status = media(0x83);
+    pub const REFERENCE_CHECK: Status = media(0x84);
     pub const COMPARE_FAILURE: Status = media(0x85);
 
     /// The same, not to be retried.

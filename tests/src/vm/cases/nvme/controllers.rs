@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use corelane_drivers::nvme::spec::Nsid;
-use corelane_drivers::nvme::{NvmeController, NvmeDriver, NvmeOptions, Polling};
+use corelane_drivers::nvme::{NvmeController, NvmeOptions, Polling};
 use corelane_engine::block::BlockDriver;
 
 use super::case;
@@ -22,7 +22,6 @@ pub const CASES: &[Case] = &[
     case("nvme::no_shadow_doorbells", no_shadow_doorbells),
     case("nvme::a_controller_memory_buffer_is_left_alone", controller_memory),
     case("nvme::no_write_cache", no_write_cache),
-    case("nvme::a_format_with_metadata_is_refused", metadata),
     case("nvme::a_controller_starts_again_and_again", restarts),
 ];
 
@@ -95,13 +94,6 @@ fn no_write_cache(guest: &Guest) {
     let controller = start(guest, "no-cache");
     assert!(!driver(&controller, 1, &POLL).write_cache());
     check_contract(&controller, 1, &POLL, &[2, 32]);
-}
-
-fn metadata(guest: &Guest) {
-    let controller = start(guest, "metadata");
-    let error =
-        NvmeDriver::open(&controller, Nsid(1), &POLL).expect_err("its blocks have metadata").to_string();
-    assert!(error.contains("metadata") && error.contains(controller.address()), "{error}");
 }
 
 fn restarts(guest: &Guest) {

@@ -5,15 +5,16 @@ mod controllers;
 mod data;
 mod lanes;
 mod memory;
-pub(super) mod rig;
+mod metadata;
+mod rig;
 
 use std::time::Duration;
 
 use crate::vm::{Case, Guest, machines};
 
 /// The tables of the cases.
-pub const TABLES: [&[Case]; 5] =
-    [commands::CASES, controllers::CASES, data::CASES, lanes::CASES, memory::CASES];
+pub const TABLES: [&[Case]; 6] =
+    [commands::CASES, controllers::CASES, data::CASES, lanes::CASES, memory::CASES, metadata::CASES];
 
 const fn case(name: &'static str, run: fn(&Guest)) -> Case {
     Case { name, machine: &machines::NVME, run, limit: Duration::from_secs(120) }
