@@ -14,6 +14,7 @@ use corelane_dma::Backing;
 use corelane_drivers::file::{CacheMode as FileCache, DiscardMode, FileDriver, FileOptions, Locking, SqPoll};
 use corelane_drivers::mem::{MemDriver, MemOptions};
 use corelane_drivers::null::{NullDriver, NullOptions};
+use corelane_drivers::nvme::uring::{NvmeUringDriver, NvmeUringOptions};
 use corelane_engine::block::{BackendOptions, BlockBackend, BlockDriver, BlockError};
 
 use super::error::RunError;
@@ -42,6 +43,7 @@ enum DeviceKey {
     /// A device in memory belongs to a job, and to one name in it.
     Memory(EngineKindKey, usize, PathBuf),
     Nvme(PathBuf),
+    NvmeUring(PathBuf),
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -62,6 +64,8 @@ enum Wanted {
     Memory,
     File(FileOptions),
     Nvme(CompletionPolling),
+    /// With IOPOLL or without.
+    NvmeUring(bool),
 }
 
 impl Wanted {
@@ -93,7 +97,9 @@ impl Devices {
     /// Notes what all jobs do with their paths, before the first is opened.
     pub fn new(jobs: &[JobSpec]) -> Devices {
         let mut uses: HashMap<PathBuf, PathUse> = HashMap::new();
-        let lasting = |job: &&JobSpec| matches!(job.target.engine, EngineKind::IoUring | EngineKind::Nvme);
+        let lasting = |job: &&JobSpec| {
+            matches!(job.target.engine, EngineKind::IoUring | EngineKind::Nvme | EngineKind::NvmeUring)
+        };
         for job in jobs.iter().filter(lasting) {
             let paths = (0..job.num_jobs).flat_map(|clone| job.file_paths(clone));
             for path in paths {
@@ -122,6 +128,7 @@ impl Devices {
             EngineKind::Null => DeviceKey::Memory(EngineKindKey::Null, job, path.into()),
             EngineKind::Mem => DeviceKey::Memory(EngineKindKey::Mem, job, path.into()),
             EngineKind::Nvme => DeviceKey::Nvme(path.into()),
+            EngineKind::NvmeUring => DeviceKey::NvmeUring(identity(path)),
         };
         let mut open = lock(&self.open);
         open.retain(|_, path| path.strong_count() > 0);
@@ -132,6 +139,7 @@ impl Devices {
         let wanted = match spec.target.engine {
             EngineKind::IoUring => Wanted::File(self.file_options(spec, path, backends.is_empty())),
             EngineKind::Nvme => Wanted::Nvme(spec.target.polling),
+            EngineKind::NvmeUring => Wanted::NvmeUring(spec.target.hipri),
             EngineKind::Null | EngineKind::Mem => Wanted::Memory,
         };
         let found = backends.iter().find(|(options, ..)| options.is_like(&wanted));
@@ -150,11 +158,15 @@ impl Devices {
         Ok(Device { backend, path: path.into(), memory, _path: shared })
     }
 
-    /// The length of a namespace in bytes. Starts its controller, if nobody has.
+    /// The length of a namespace in bytes. Starts its controller, if nobody has and the kernel does not drive it.
     ///
     /// # Errors
     /// What the driver says.
     pub fn namespace_bytes(&self, spec: &JobSpec, path: &Path) -> Result<u64, RunError> {
+        if spec.target.engine == EngineKind::NvmeUring {
+            let options = NvmeUringOptions { read_only: true, ..NvmeUringOptions::new(path) };
+            return Ok(NvmeUringDriver::open(&options)?.length()?);
+        }
         Ok(self.controllers.open(spec, &path.to_string_lossy(), true)?.length()?)
     }
 
@@ -173,6 +185,12 @@ impl Devices {
                 let driver = self.controllers.open(spec, &path.to_string_lossy(), read_only)?;
                 let memory = driver.controller().bus().backing();
                 (Arc::new(driver), Some(memory))
+            }
+            (EngineKind::NvmeUring, _) => {
+                let read_only = !self.uses.get(&identity(path)).is_some_and(|known| known.written);
+                let options =
+                    NvmeUringOptions { filename: path.into(), read_only, iopoll: spec.target.hipri };
+                (Arc::new(NvmeUringDriver::open(&options)?), None)
             }
             (EngineKind::Mem, _) => {
                 let size_bytes = usize::try_from(length_bytes).unwrap_or(usize::MAX);

@@ -105,7 +105,7 @@ impl Setup {
                 Present { length_bytes: (!said).then_some(NULL_BYTES), can_grow: true }
             }
             EngineKind::Mem => Present { length_bytes: None, can_grow: true },
-            EngineKind::Nvme => {
+            EngineKind::Nvme | EngineKind::NvmeUring => {
                 let length_bytes = Some(self.devices.namespace_bytes(spec, path)?);
                 Present { length_bytes, can_grow: false }
             }

@@ -8,7 +8,7 @@
 //! Needs Linux 5.11 (the event loop's ring). Newer kernels add: alignments told by `statx` (6.1), discards on
 //! block devices through the ring (6.12).
 
-mod fixed;
+pub(crate) mod fixed;
 mod holder;
 mod lock;
 mod map;

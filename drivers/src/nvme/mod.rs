@@ -1,5 +1,7 @@
 //! The `nvme` driver: NVMe controllers driven from user space, one queue pair per lane.
 //!
+//! Namespaces that the kernel drives are served by [`uring`].
+//!
 //! [`bus`] is the seam to PCI; everything else is the same for every bus. [`spec`] has the specification's words. From the
 //! bottom up: `queue` (rings, doorbells, PRP entries), `controller` (start, admin commands, queue numbers), `namespace`
 //! (limits), `leaf` (the queue of a namespace in a lane), `driver` (what the block layer opens).
@@ -20,6 +22,7 @@ pub mod recovery;
 pub mod spec;
 #[cfg(test)]
 mod tests;
+pub mod uring;
 
 pub use atomics::AtomicWrites;
 pub use commands::NvmeCommands;

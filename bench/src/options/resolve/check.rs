@@ -27,7 +27,7 @@ pub fn job(view: &View, job: &JobSpec) -> Result<(), OptionError> {
 
 fn engine(view: &View, job: &JobSpec) -> Result<(), OptionError> {
     let target = &job.target;
-    if target.hipri && !target.direct {
+    if target.hipri && !target.direct && target.engine != EngineKind::NvmeUring {
         let what = "hipri=1 with buffered I/O: the kernel polls for completions of direct I/O only";
         return Err(view.contradiction(what, "add direct=1"));
     }
@@ -38,7 +38,13 @@ fn engine(view: &View, job: &JobSpec) -> Result<(), OptionError> {
             "add filename=ADDRESS/NSID, such as filename=0000:01:00.0/1, or model:256m",
         ));
     }
-    if matches!(target.engine, EngineKind::IoUring | EngineKind::Nvme) {
+    if target.engine == EngineKind::NvmeUring && target.filenames.is_empty() {
+        let what = "ioengine=nvme_uring without filename";
+        return Err(
+            view.contradiction(what, "add a namespace's character device, such as filename=/dev/ng0n1")
+        );
+    }
+    if matches!(target.engine, EngineKind::IoUring | EngineKind::Nvme | EngineKind::NvmeUring) {
         return Ok(());
     }
     let name = target.engine.name();

@@ -19,14 +19,17 @@ const NEEDS: &[Need] = &[
             "cache",
             "locking",
             "unlink",
-            "fixedbufs",
             "registerfiles",
-            "hipri",
             "sqthread_poll",
             "sqthread_poll_cpu",
         ],
         |job| job.target.engine == EngineKind::IoUring,
         "it concerns files and needs ioengine=io_uring",
+    ),
+    (
+        &["fixedbufs", "hipri"],
+        |job| matches!(job.target.engine, EngineKind::IoUring | EngineKind::NvmeUring),
+        "it concerns io_uring and needs ioengine=io_uring or nvme_uring",
     ),
     (
         &["model_cpu"],
@@ -38,7 +41,11 @@ const NEEDS: &[Need] = &[
         |job| job.target.engine == EngineKind::Nvme,
         "it needs ioengine=nvme",
     ),
-    (&["directory", "filesize"], |job| job.target.engine != EngineKind::Nvme, "a namespace is no file"),
+    (
+        &["directory", "filesize"],
+        |job| !matches!(job.target.engine, EngineKind::Nvme | EngineKind::NvmeUring),
+        "a namespace is no file",
+    ),
     (&["sqthread_poll_cpu"], |job| job.target.sq_thread.is_some(), "it needs sqthread_poll=1"),
     (
         &["poll_max_ns"],

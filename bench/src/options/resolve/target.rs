@@ -20,6 +20,7 @@ pub fn target(view: &View) -> Result<TargetSpec, OptionError> {
         "null" => EngineKind::Null,
         "mem" => EngineKind::Mem,
         "nvme" => EngineKind::Nvme,
+        "nvme_uring" => EngineKind::NvmeUring,
         _ => EngineKind::IoUring,
     };
     Ok(TargetSpec {

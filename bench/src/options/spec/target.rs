@@ -59,6 +59,8 @@ pub enum EngineKind {
     Mem,
     /// The `nvme` driver: namespaces of NVMe controllers driven from user space.
     Nvme,
+    /// The `nvme_uring` driver: namespaces through the kernel's NVMe driver, by their character devices.
+    NvmeUring,
 }
 
 impl EngineKind {
@@ -69,6 +71,7 @@ impl EngineKind {
             EngineKind::Null => "null",
             EngineKind::Mem => "mem",
             EngineKind::Nvme => "nvme",
+            EngineKind::NvmeUring => "nvme_uring",
         }
     }
 }

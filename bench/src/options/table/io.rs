@@ -44,6 +44,8 @@ pub(super) const TARGET: &[OptionDef] = &[
             word("null", "Completes at once, reads as zeroes, stores nothing."),
             word("mem", "A RAM disk of the job's size, gone when the job ends."),
             word("nvme", "NVMe namespaces, driven from user space."),
+            word("nvme_uring", "NVMe namespaces through the kernel's NVMe driver, by io_uring passthrough."),
+            synonym("io_uring_cmd", "nvme_uring", "The same, by fio's name for it."),
         ]),
         Fallback::Is("io_uring"),
         "Which driver serves the requests. fio's default is psync.",
@@ -54,7 +56,7 @@ pub(super) const TARGET: &[OptionDef] = &[
         Fallback::Means("made from filename_format"),
         "The file or block device. Several are taken in turn, a request each. With ioengine=nvme the namespace, several \
          separated by commas: 0000:01:00.0/1 behind vfio-pci, vfio-user:SOCKET/1 of a server, model:256m of a controller in \
-         software (model:null:1t forgets all data).",
+         software (model:null:1t forgets all data). With ioengine=nvme_uring the character device, such as /dev/ng0n1.",
     ),
     target(
         "directory",

@@ -1,12 +1,19 @@
-//! Our file driver over the guest kernel's own NVMe driver, and what binding to vfio-pci gives.
+//! Our file driver over the guest kernel's own NVMe driver, commands through that driver, and what binding to vfio-pci
+//! gives.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use corelane_drivers::contract::{ContractOptions, check};
 use corelane_drivers::file::{CacheMode, DiscardMode, FileDriver, FileOptions, SqPoll};
+use corelane_drivers::nvme::spec::Nsid;
+use corelane_drivers::nvme::uring::{NvmeUringDriver, NvmeUringOptions};
+use corelane_engine::aio::AioConfig;
+use corelane_engine::block::{BackendOptions, BlockBackend, BlockDriver, Errno};
 
+use super::nvme::rig::{assert_same, bytes_of, in_lane, memory, pattern, pattern_bytes};
 use crate::run;
 use crate::vm::{Case, Guest, machines};
 
@@ -14,6 +21,9 @@ use crate::vm::{Case, Guest, machines};
 pub const CASES: &[Case] = &[
     case("guest_driver::the_file_driver_keeps_the_contract", file_driver),
     case("guest_driver::polled_queues_keep_the_contract", polled_queues),
+    case("guest_driver::commands_through_the_kernel_keep_the_contract", commands),
+    case("guest_driver::commands_and_files_see_the_same_data", same_data),
+    case("guest_driver::the_bench_tool_sends_commands_through_the_kernel", bench_commands),
     case("guest_driver::info_tells_of_the_device", info),
     case("guest_driver::binding_gives_a_group", binding),
 ];
@@ -47,6 +57,88 @@ fn polled_queues(guest: &Guest) {
     let polled = open(&device).iopoll(true);
     check_file(&polled, &[2, 32, 300]);
     check_file(&polled.sqpoll(Some(SqPoll::default())), &[32]);
+}
+
+/// The block device and the character device of the default controller's namespace.
+fn commands_of(guest: &Guest) -> (PathBuf, PathBuf) {
+    let block = guest.function("default").bind_kernel(1);
+    let name = block.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_prefix("nvme"));
+    let commands = Path::new("/dev").join(format!("ng{}", name.expect("the kernel's name for it")));
+    // The kernel makes it after the block device.
+    let start = Instant::now();
+    while !commands.exists() {
+        assert!(start.elapsed() < Duration::from_secs(10), "no {}", commands.display());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    (block, commands)
+}
+
+fn commands(guest: &Guest) {
+    let (block, device) = commands_of(guest);
+    let driver = NvmeUringDriver::open(&NvmeUringOptions::new(&device)).unwrap();
+    assert_eq!(driver.length().unwrap(), 64 << 20);
+    assert_eq!((driver.nsid(), driver.limits().request_alignment), (Nsid(1), 512));
+    assert!(driver.write_cache() && driver.can_discard() && driver.supported_zero_flags().is_some());
+    assert!(
+        driver.limits().max_transfer <= 512 << 10 && driver.limits().max_iov <= 128,
+        "{:?}",
+        driver.limits()
+    );
+    for iopoll in [false, true] {
+        let options = NvmeUringOptions { iopoll, ..NvmeUringOptions::new(&device) };
+        for tags in [2, 32] {
+            let factory = || NvmeUringDriver::open(&options).map(|driver| Box::new(driver) as _);
+            let options = ContractOptions { tags, ..ContractOptions::default() };
+            let report = check(&factory, &options).unwrap_or_else(|violation| panic!("{violation}"));
+            assert!(report.commands > u64::from(tags) * 50, "{report:?}");
+        }
+    }
+    // The block device is none.
+    let error = NvmeUringDriver::open(&NvmeUringOptions::new(block)).unwrap_err().to_string();
+    assert!(error.contains("/dev/ng0n1"), "{error}");
+}
+
+fn same_data(guest: &Guest) {
+    let (block, commands) = commands_of(guest);
+    let commands = NvmeUringDriver::open(&NvmeUringOptions::new(commands)).unwrap();
+    let commands = BlockBackend::new(Arc::new(commands), BackendOptions::default()).unwrap();
+    let file = FileDriver::open(&open(&block)).unwrap();
+    let file = BlockBackend::new(Arc::new(file), BackendOptions::default()).unwrap();
+    // Several transfers, none of which starts or ends with a block.
+    const LEN_BYTES: usize = (2 << 20) + 100;
+    let at = 12_345;
+    for (salt, [writer, reader]) in [(1, [&commands, &file]), (2, [&file, &commands])] {
+        in_lane(&AioConfig::default(), writer, 8, move |channel| async move {
+            channel.write_at(at, pattern(salt, LEN_BYTES)).await.0.expect("it is written");
+            channel.flush().await.expect("it is flushed");
+        });
+        let read = in_lane(&AioConfig::default(), reader, 8, move |channel| async move {
+            let (result, buffer) = channel.read_at(at, memory(LEN_BYTES)).await;
+            result.expect("it is read");
+            bytes_of(&buffer)
+        });
+        assert_same(&read, &pattern_bytes(salt, LEN_BYTES));
+    }
+    // Beyond the end there is nothing, and memory that is registered does as well.
+    let outcome = in_lane(&AioConfig::default(), &commands, 8, move |channel| async move {
+        let (result, _) = channel.read_at(64 << 20, memory(512)).await;
+        result.map_err(|error| error.errno)
+    });
+    assert_eq!(outcome, Err(Errno::EIO));
+}
+
+fn bench_commands(guest: &Guest) {
+    let (_, device) = commands_of(guest);
+    for more in [&[][..], &["--hipri=1"], &["--fixedbufs=1", "--hipri=1"]] {
+        let mut command = Command::new("corelane-bench");
+        command.args(["--name=j", "--ioengine=nvme_uring", "--rw=randwrite", "--bs=4k", "--iodepth=16"]);
+        command.args(["--size=4m", "--verify=crc32c", "--output-format=json"]).args(more);
+        let printed = run(command.arg(format!("--filename={}", device.display())));
+        let report: serde_json::Value =
+            serde_json::from_str(&printed).unwrap_or_else(|err| panic!("{err} in {printed}"));
+        let job = &report["jobs"][0];
+        assert_eq!((&job["error"], &job["write"]["total_ios"]), (&0.into(), &1024.into()), "{more:?}: {job}");
+    }
 }
 
 fn info(guest: &Guest) {

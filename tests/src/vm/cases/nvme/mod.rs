@@ -6,7 +6,7 @@ mod data;
 mod lanes;
 mod memory;
 mod metadata;
-mod rig;
+pub(super) mod rig;
 
 use std::time::Duration;
 
