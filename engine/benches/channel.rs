@@ -30,6 +30,7 @@ const LIMITS: BlockLimits = BlockLimits {
     pwrite_zeroes_alignment: 0,
     max_hw_transfer: 0,
     max_hw_iov: 0,
+    zoned: None,
 };
 
 impl BlockDriver for Instant {

@@ -1,8 +1,10 @@
 //! The `corelane` program, against `qemu-img` where there is one.
 
 use std::fs::File;
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
+use std::process::Stdio;
 
 use corelane_tests::{LoopDevice, Scratch, Seed, foreign_program, own_program, run};
 use rand_xoshiro::rand_core::Rng;
@@ -125,6 +127,45 @@ fn nvme_asks_a_model_what_it_is() {
     assert!(dump.starts_with("Device:model:64m log-id:2 namespace-id:0xffffffff\n"), "{dump}");
     let read = nvme(&["io-passthru", "model:64m", "-O", "2", "-r", "-l", "8192", "--cdw12=1"]);
     assert_eq!(read.lines().count(), 2 + 512, "a line, the head, and 16 bytes a line");
+}
+
+/// A zoned namespace in a process of its own, over several runs of the tool.
+#[test]
+fn nvme_manages_zones() {
+    let Some(scratch) = Scratch::new() else { return };
+    let socket = scratch.path().join("cntrl");
+    let mut server = own_program("nvme-model");
+    server.args(["--namespace", "zns:4m:1m:768k:2:3", "--strict", "--socket"]).arg(&socket);
+    let mut server = server.stdout(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(server.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let device = format!("vfio-user:{}", socket.display());
+    let zns = |command: &str, more: &[&str]| nvme(&[&["zns", command, &device], more].concat());
+    let report = || -> Value { serde_json::from_str(&zns("report-zones", &["-o", "json"])).unwrap() };
+    let states = || {
+        let report = report();
+        assert_eq!(report["nr_zones"], 4);
+        let zones = report["zone_list"].as_array().unwrap().clone();
+        zones.iter().map(|zone| zone["state"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(states(), ["EMPTY"; 4]);
+    assert!(zns("id-ns", &[]).contains("mor"), "{}", zns("id-ns", &[]));
+    let data = scratch.path().join("data");
+    std::fs::write(&data, [7; 8192]).unwrap();
+    let data = data.display().to_string();
+    zns("open-zone", &["-s", "0x100"]);
+    for place in ["100", "102"] {
+        let said = zns("zone-append", &["-s", "0x100", "-d", &data]);
+        assert_eq!(said, format!("Success appended data to LBA {place}\n"));
+    }
+    zns("close-zone", &["-s", "0x100"]);
+    zns("finish-zone", &["-s", "0x200"]);
+    assert_eq!(states(), ["EMPTY", "CLOSED", "FULL", "EMPTY"]);
+    assert_eq!(report()["zone_list"][1]["wp"], 0x104);
+    zns("reset-zone", &["-a", "--force"]);
+    assert_eq!(states(), ["EMPTY"; 4]);
+    server.kill().unwrap();
+    server.wait().unwrap();
 }
 
 #[test]

@@ -44,6 +44,11 @@ fn identify_data() {
 }
 
 #[test]
+fn zone_reports() {
+    run(targets::zone_reports);
+}
+
+#[test]
 fn log_pages() {
     run(targets::log_pages);
 }

@@ -204,7 +204,7 @@ fn what_cannot_be_served_is_refused_with_the_reason() {
     let socket = folder.path().join("cntrl").display().to_string();
     for (arguments, reason) in [
         (["--namespace", "256x"], "256m"),
-        (["--namespace", "disk:1g"], "ram, ram-huge, null or zero"),
+        (["--namespace", "disk:1g"], "ram, ram-huge, null, zero or zns"),
         (["--namespace", "1"], "the size of a namespace of 1"),
         (["--lba-size", "513"], "512 to 64k"),
         (["--queues", "0"], "the number of queue pairs of 0"),

@@ -99,7 +99,7 @@ fn start(bus: Arc<dyn Bus>, spec: &JobSpec, name: &str) -> Result<Arc<NvmeContro
 /// What a name of a model asks for.
 fn model_config(spec: &JobSpec, name: &str) -> Result<ModelConfig, String> {
     let namespace: NamespaceConfig = name[MODEL.len()..].parse().map_err(|error| {
-        format!("{error}; right are model:256m (in memory) and model:null:1t (which forgets all data)")
+        format!("{error}; right are model:256m (in memory), model:null:1t (which forgets all data) and model:zns:256m:4m (in zones)")
     })?;
     let core = spec.target.model_cpu.map(|cpu| cpu as usize);
     // A thread that was given a core has it for itself.

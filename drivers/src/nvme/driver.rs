@@ -16,6 +16,7 @@ use super::namespace::Namespace;
 use super::options::{NvmeOptions, default_namespace};
 use super::recovery::watch::Watched;
 use super::spec::Nsid;
+use super::zones::Zones;
 
 /// A namespace of an NVMe controller.
 #[derive(Debug)]
@@ -39,7 +40,11 @@ impl NvmeDriver {
     ) -> Result<NvmeDriver, BlockError> {
         let name = format!("{}/{}", controller.address(), nsid.0);
         let looks = controller.watchlist().looks();
-        let namespace = Namespace::open(controller, nsid).map_err(|error| error.into_open(&name))?;
+        let mut namespace = Namespace::open(controller, nsid).map_err(|error| error.into_open(&name))?;
+        if let (Some(zones), Some(limits)) = (&namespace.zones, &mut namespace.limits.zoned) {
+            let capacity = zones.ask_capacity(controller, nsid).map_err(|error| error.into_open(&name))?;
+            limits.zone_capacity = capacity.unwrap_or(0) << namespace.block_shift;
+        }
         if namespace.read_only && !options.read_only {
             let reason = "the namespace is write protected; open it with read-only=on".to_owned();
             return Err(BlockError::Open { filename: name, reason });
@@ -72,6 +77,11 @@ impl NvmeDriver {
     /// The namespace's number.
     pub fn nsid(&self) -> Nsid {
         self.namespace.nsid
+    }
+
+    /// The namespace's zones, if it is zoned.
+    pub fn zones(&self) -> Option<&Zones> {
+        self.namespace.zones.as_ref()
     }
 
     /// What the namespace writes all or not at all.

@@ -17,8 +17,10 @@ use super::queue::ring::{CompletionRing, SubmissionRing};
 use super::spec::Qid;
 use super::spec::command::Command;
 use super::spec::completion::Completion;
+use super::spec::identify::command_set_of;
 use super::spec::log::{ChangedNamespaces, CriticalWarning, ErrorEntry, HealthLog, counter};
 use super::spec::register::{cq_doorbell, sq_doorbell};
+use super::spec::zone::{DESCRIPTOR_BYTES, read_report};
 
 /// Entries of the queues: few, so that they wrap soon.
 const ENTRIES: u32 = 8;
@@ -104,6 +106,24 @@ fn take_all(pair: &mut QueuePair, in_flight: &mut [Option<u16>]) {
         let error = found.status().to_io_error();
         let _ = (error.to_string(), found.status().name());
     }
+}
+
+/// Reports of zones, with and without descriptor extensions.
+///
+/// # Panics
+/// When there are more zones than the bytes hold.
+pub fn zone_reports(input: &[u8]) {
+    let [extension, report @ ..] = input else { return };
+    let extension_bytes = usize::from(*extension) * 64;
+    let (count, zones) = read_report(report, extension_bytes);
+    assert!(
+        zones.len() * (DESCRIPTOR_BYTES + extension_bytes) <= report.len() && zones.len() as u64 <= count
+    );
+    for zone in zones {
+        let _ = format!("{zone:?}");
+        assert!(zone.extension.is_none_or(|bytes| bytes.len() == extension_bytes));
+    }
+    let _ = command_set_of(input);
 }
 
 /// Log pages: errors, health, changed namespaces.

@@ -24,6 +24,7 @@ pub mod spec;
 #[cfg(test)]
 mod tests;
 pub mod uring;
+mod zones;
 
 pub use atomics::AtomicWrites;
 pub use commands::NvmeCommands;
@@ -34,3 +35,4 @@ pub use error::NvmeError;
 pub use name::{BadName, ControllerName, NamespaceName};
 pub use options::{ControllerOptions, NvmeOptions, Polling, default_namespace};
 pub use recovery::ControllerEvent;
+pub use zones::Zones;

@@ -13,6 +13,7 @@ use super::spec::Nsid;
 use super::spec::identify::{IdentifyController, NvmCommands, SglSupport};
 use super::spec::namespace::{IdentifyNamespace, LbaFormat};
 use super::spec::protection::IdentifyNvmNamespace;
+use super::zones::Zones;
 use metadata::Metadata;
 
 /// The largest transfer that is asked for, whatever the controller could; in bytes. It bounds the PRP lists: with 4 MiB a
@@ -25,7 +26,7 @@ const MEM_ALIGNMENT: u32 = 4;
 /// Most blocks of a command that counts them in 16 bits, from 0.
 const MAX_BLOCKS: u64 = 1 << 16;
 
-/// A namespace of the NVM command set.
+/// A namespace of the NVM command set, or of the zoned one, which is that with zones.
 #[derive(Clone, Debug)]
 pub struct Namespace {
     /// Its number.
@@ -54,6 +55,8 @@ pub struct Namespace {
     pub shape: Shape,
     /// What is done about the metadata of its blocks.
     pub metadata: Metadata,
+    /// Its zones, if it is zoned.
+    pub zones: Option<Zones>,
 }
 
 impl Namespace {
@@ -66,7 +69,15 @@ impl Namespace {
         let identify = identify(controller, nsid)?;
         let extended = metadata::extended_formats(controller, nsid, &identify)?;
         let write_cache = controller.write_cache_enabled()?;
-        Says::of(controller).namespace(nsid, (&identify, extended.as_deref()), write_cache)
+        let mut namespace =
+            Says::of(controller).namespace(nsid, (&identify, extended.as_deref()), write_cache)?;
+        namespace.zones = Zones::ask(controller, nsid, &identify)?;
+        if let Some(zones) = &namespace.zones {
+            namespace.limits.zoned = Some(zones.limits(namespace.block_shift));
+            // A zone is emptied as a whole.
+            namespace.can_discard = false;
+        }
+        Ok(namespace)
     }
 }
 
@@ -172,6 +183,7 @@ impl<'a> Says<'a> {
             atomics: AtomicWrites::of(self.identify, identify, block_shift),
             shape: Shape::of(identify, format),
             metadata,
+            zones: None,
         })
     }
 
@@ -211,6 +223,7 @@ impl<'a> Says<'a> {
             pwrite_zeroes_alignment: block as u32,
             max_hw_transfer: 0,
             max_hw_iov: 0,
+            zoned: None,
         })
     }
 

@@ -2,6 +2,8 @@
 //!
 //! All values are bytes. Zero stands for "no limit" or "no preference" where QEMU says so (`block_int-common.h`).
 
+use super::zoned::ZoneLimits;
+
 /// Largest length of a node and end of a request in bytes: `i64::MAX` rounded down to the largest request alignment
 /// that a format may ask for (QEMU's `BDRV_MAX_LENGTH`, 1 GiB granularity).
 pub const MAX_LENGTH_BYTES: u64 = (i64::MAX as u64) & !((1 << 30) - 1);
@@ -36,6 +38,8 @@ pub struct BlockLimits {
     pub max_hw_transfer: u64,
     /// Most segments of such a transfer, 0 for `max_iov`.
     pub max_hw_iov: u32,
+    /// What its zones demand, if it is zoned.
+    pub zoned: Option<ZoneLimits>,
 }
 
 impl Default for BlockLimits {
@@ -54,6 +58,7 @@ impl Default for BlockLimits {
             pwrite_zeroes_alignment: 0,
             max_hw_transfer: 0,
             max_hw_iov: 0,
+            zoned: None,
         }
     }
 }
@@ -119,7 +124,15 @@ impl BlockLimits {
         multiple("max_pdiscard", self.max_pdiscard, ("pdiscard_alignment", self.discard_alignment().into()))?;
         multiple("pwrite_zeroes_alignment", self.pwrite_zeroes_alignment.into(), align)?;
         let zeroes = ("pwrite_zeroes_alignment", u64::from(self.zeroes_alignment()));
-        multiple("max_pwrite_zeroes", self.max_pwrite_zeroes, zeroes)
+        multiple("max_pwrite_zeroes", self.max_pwrite_zeroes, zeroes)?;
+        let Some(zones) = &self.zoned else { return Ok(()) };
+        at_least("zone_size", zones.zone_size, align.1)?;
+        multiple("zone_size", zones.zone_size, align)?;
+        multiple("zone_capacity", zones.zone_capacity, align)?;
+        at_least("zone_size", zones.zone_size, zones.zone_capacity)?;
+        at_least("max_append", zones.max_append.into(), align.1)?;
+        multiple("max_append", zones.max_append.into(), align)?;
+        at_least("zone_size", zones.zone_size, zones.max_append.into())
     }
 
     /// The largest aligned transfer in bytes, with "no limit" spelled out.
@@ -222,11 +235,22 @@ mod tests {
             pwrite_zeroes_alignment: 512,
             max_hw_transfer: 0,
             max_hw_iov: 0,
+            zoned: None,
         }
     }
 
+    const ZONES: ZoneLimits = ZoneLimits {
+        zone_size: 1 << 20,
+        zone_capacity: 1 << 19,
+        max_open: 4,
+        max_active: 8,
+        max_append: 4096,
+        cross_reads: false,
+    };
+
     #[test]
     fn sensible_limits_are_accepted() {
+        assert_eq!(BlockLimits { zoned: Some(ZONES), ..disk() }.validate(), Ok(()));
         assert_eq!(BlockLimits::default().validate(), Ok(()));
         assert_eq!(disk().validate(), Ok(()));
     }
@@ -234,7 +258,7 @@ mod tests {
     #[test]
     fn each_broken_rule_names_its_field() {
         type Break = fn(&mut BlockLimits);
-        let cases: [(&str, Break); 11] = [
+        let cases: [(&str, Break); 15] = [
             ("request_alignment", |l| l.request_alignment = 0),
             ("request_alignment", |l| l.request_alignment = 513),
             ("request_alignment", |l| l.request_alignment = 1 << 21),
@@ -246,6 +270,10 @@ mod tests {
             ("max_pdiscard", |l| l.max_pdiscard = 4097),
             ("pdiscard_alignment", |l| l.pdiscard_alignment = 700),
             ("max_pwrite_zeroes", |l| l.max_pwrite_zeroes = 1000),
+            ("zone_size", |l| l.zoned = Some(ZoneLimits { zone_size: 0, ..ZONES })),
+            ("zone_size", |l| l.zoned = Some(ZoneLimits { zone_size: 1000, ..ZONES })),
+            ("zone_size", |l| l.zoned = Some(ZoneLimits { zone_capacity: 1 << 21, ..ZONES })),
+            ("max_append", |l| l.zoned = Some(ZoneLimits { max_append: 0, ..ZONES })),
         ];
         for (field, break_it) in cases {
             let mut limits = disk();

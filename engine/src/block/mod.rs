@@ -20,6 +20,7 @@ mod request;
 mod slow;
 mod table;
 mod transfer;
+mod zoned;
 
 pub use backend::{BackendOptions, BlockBackend};
 pub use channel::{Channel, Ended, MAX_DEPTH};
@@ -33,3 +34,4 @@ pub use future::{Control, IoFuture, Outcome, ReadAt, VectorAt, WriteAt};
 pub use limits::{BlockLimits, LimitsError, MAX_ALIGNMENT, MAX_LENGTH_BYTES, MAX_REQUEST_BYTES};
 pub use request::{Completion, Op, Rejected, ReqFlags, Request};
 pub use table::{Command, CommandTable, LeafSlots, LeafTable, TableView};
+pub use zoned::ZoneLimits;

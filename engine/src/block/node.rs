@@ -22,6 +22,7 @@ use crossbeam::utils::CachePadded;
 use super::driver::{BlockDriver, ChangeHook, DeviceChange};
 use super::errno::{BlockError, IoError};
 use super::limits::{BlockLimits, MAX_LENGTH_BYTES};
+use super::zoned::ZoneOrder;
 use crate::aio::AioHandle;
 
 /// What the fast path reads; on a cache line of its own, since it is written rarely and read by every lane.
@@ -39,6 +40,8 @@ pub(super) struct Node {
     pub(super) limits: BlockLimits,
     pub(super) read_only: bool,
     pub(super) force_fua: bool,
+    /// Of a zoned node.
+    pub(super) zone_order: ZoneOrder,
     shared: CachePadded<Shared>,
     control: Mutex<Control>,
     /// How requests end since the device is another.
@@ -91,9 +94,20 @@ impl Node {
         };
         let read_only = read_only || driver.read_only();
         let (shared, control) = (CachePadded::new(shared), Mutex::default());
+        let zone_order = ZoneOrder::default();
         let (failed, hooks) = (OnceLock::new(), Mutex::default());
-        let node =
-            Arc::new(Node { name, driver, limits, read_only, force_fua, shared, control, failed, hooks });
+        let node = Arc::new(Node {
+            name,
+            driver,
+            limits,
+            read_only,
+            force_fua,
+            zone_order,
+            shared,
+            control,
+            failed,
+            hooks,
+        });
         let told = Arc::downgrade(&node);
         node.driver.on_change(Box::new(move |change| {
             if let Some(node) = told.upgrade() {

@@ -9,11 +9,14 @@ use corelane_dma::Payload;
 use super::driver::BlockDriver;
 use super::limits::BlockLimits;
 use super::request::{Op, ReqFlags, Request};
+use super::zoned::ZoneLimits;
 
 /// See the module's documentation.
 #[derive(Debug)]
 pub(super) struct Plan {
     align_mask: u64,
+    /// `align_mask`, but of a zoned node all ones: what follows an offset there has to be looked at.
+    again_mask: u64,
     max_transfer: u64,
     mem_mask: usize,
     max_iov: usize,
@@ -25,6 +28,8 @@ pub(super) struct Plan {
     forced: ReqFlags,
     zeroes: RangeRule,
     discard: RangeRule,
+    /// Of a zoned node: writes never take the fast path there, and reads only within a zone.
+    zoned: Option<ZoneLimits>,
 }
 
 /// A bit that no flag has: an operation that forbids it cannot take the fast path at all.
@@ -50,9 +55,11 @@ impl Plan {
         // Reads and flushes carry no flag; anything else is refused until the driver has said otherwise.
         let mut forbidden = [!0; Op::COUNT];
         let mut admit = |op: Op, flags: ReqFlags| forbidden[op as usize] = !flags.bits() & !NEVER;
-        admit(Op::Read, ReqFlags::empty());
+        if limits.zoned.is_none_or(|zones| zones.cross_reads) {
+            admit(Op::Read, ReqFlags::empty());
+        }
         admit(Op::Flush, ReqFlags::empty());
-        if !read_only {
+        if !read_only && limits.zoned.is_none() {
             let flags = driver.supported_write_flags();
             // A write-through write without FUA support costs a flush, which is the slow path's business.
             if !force_fua || flags.contains(ReqFlags::FUA) {
@@ -66,8 +73,10 @@ impl Plan {
                 admit(Op::Discard, ReqFlags::empty());
             }
         }
+        let align_mask = u64::from(limits.request_alignment) - 1;
         Plan {
-            align_mask: u64::from(limits.request_alignment) - 1,
+            align_mask,
+            again_mask: if limits.zoned.is_some() { u64::MAX } else { align_mask },
             max_transfer: limits.transfer_bound(),
             mem_mask: limits.min_mem_alignment as usize - 1,
             max_iov: limits.max_iov as usize,
@@ -76,6 +85,7 @@ impl Plan {
             forced: if force_fua { ReqFlags::FUA } else { ReqFlags::empty() },
             zeroes: RangeRule { align: limits.zeroes_alignment().into(), max: limits.zeroes_bound() },
             discard: RangeRule { align: limits.discard_alignment().into(), max: limits.discard_bound() },
+            zoned: limits.zoned,
         }
     }
 
@@ -83,8 +93,13 @@ impl Plan {
     #[inline(always)]
     pub(super) fn admits(&self, request: &Request, length: u64) -> bool {
         if (request.flags.bits() | NEVER) & self.forbidden[request.op as usize].get() != 0 {
-            return false;
+            return self.admits_in_zone(request, length);
         }
+        self.admits_payload(request, length)
+    }
+
+    #[inline(always)]
+    fn admits_payload(&self, request: &Request, length: u64) -> bool {
         match (&request.payload, request.op) {
             (Payload::One(buf), Op::Read | Op::Write) => {
                 self.fits(request, length)
@@ -95,11 +110,24 @@ impl Plan {
         }
     }
 
+    /// What is forbidden in general is not if it is a read within a zone.
+    #[cold]
+    #[inline(never)]
+    fn admits_in_zone(&self, request: &Request, length: u64) -> bool {
+        self.zoned.is_some_and(|zones| {
+            request.op == Op::Read
+                && request.flags.is_empty()
+                && self.may_support(Op::Read)
+                && !zones.crosses(request.offset, request.bytes.max(1))
+                && self.admits_payload(request, length)
+        })
+    }
+
     /// Whether a read or write that went to the device as it came may do so once more with the same memory, but at
     /// `offset`.
     #[inline(always)]
     pub(super) fn admits_again(&self, offset: u64, bytes: u64, length: u64) -> bool {
-        offset & self.align_mask == 0 && offset <= length && bytes <= length - offset
+        offset & self.again_mask == 0 && offset <= length && bytes <= length - offset
     }
 
     /// What is not a transfer of one buffer.

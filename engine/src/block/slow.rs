@@ -17,6 +17,7 @@ use super::plan;
 use super::request::{Op, ReqFlags, Request};
 use super::table::{Command, State};
 use super::transfer::Transfer;
+use super::zoned::{Turn, ZoneOrder};
 
 /// Whether the request makes sense at all; the errno is QEMU's for the same mistake.
 pub(super) fn check(node: &Node, request: &Request) -> Result<(), Errno> {
@@ -40,7 +41,7 @@ pub(super) fn check(node: &Node, request: &Request) -> Result<(), Errno> {
     if request.op.modifies() && node.read_only {
         return Err(Errno::EPERM);
     }
-    Ok(())
+    node.limits.zoned.map_or(Ok(()), |zones| zones.check(request, node.limits.request_alignment))
 }
 
 /// Carries one request out and ends it.
@@ -88,7 +89,16 @@ impl Job<'_> {
         self.pieces(&transfer).await
     }
 
+    /// On a zoned node, waits for the earlier writes to the same zone.
+    async fn turn(&self) -> Option<Turn> {
+        let node = &self.channel.node;
+        let turn = ZoneOrder::enter(node, self.offset / node.limits.zoned?.zone_size);
+        (&turn).await;
+        Some(turn)
+    }
+
     async fn write(&self, shared: &SharedPayload) -> IoResult {
+        let _turn = self.turn().await;
         let (fua, flush_after) = self.fua(self.node().node.driver.supported_write_flags());
         let transfer = Transfer::new(self.channel, Op::Write, fua, Some(shared));
         let _exclusive = self.claim().await;
@@ -104,7 +114,8 @@ impl Job<'_> {
         if (start, len) == (offset, bytes) {
             return transfer.aligned(offset, 0, bytes).await;
         }
-        if len <= self.channel.bounce_bytes() {
+        let in_one = self.channel.node.limits.zoned.is_none_or(|zones| !zones.crosses(start, len));
+        if len <= self.channel.bounce_bytes() && in_one {
             return transfer.padded(start, len, offset, 0, bytes).await;
         }
         let align = u64::from(self.channel.node.limits.request_alignment);
@@ -144,6 +155,7 @@ impl Job<'_> {
     }
 
     async fn write_zeroes(&self) -> IoResult {
+        let _turn = self.turn().await;
         let supported = self.node().node.driver.supported_zero_flags();
         let (fua, flush_after) = self.fua(supported.unwrap_or_else(ReqFlags::empty));
         let (write_fua, flush_after_write) = self.fua(self.node().node.driver.supported_write_flags());

@@ -14,7 +14,7 @@ use super::driver::{LeafCommand, Tag};
 use super::errno::{Errno, IoError, IoResult};
 use super::request::{Op, ReqFlags};
 
-/// Commands of one request in flight at once.
+/// Commands of one request in flight at once; one alone where it writes to a zone.
 const WINDOW: usize = 8;
 
 /// Reads into, or writes from, one payload; without a payload it writes zeroes.
@@ -50,14 +50,18 @@ impl<'a> Transfer<'a> {
     /// Transfers whole blocks at `offset`; the memory is at `pos` in the payload. After an error no further command
     /// is sent; the first error is the result.
     pub(super) async fn aligned(&self, offset: u64, pos: u64, bytes: u64) -> IoResult {
-        let mut window: VecDeque<InFlight> = VecDeque::with_capacity(WINDOW);
+        let zoned = self.channel.node.limits.zoned;
+        // A zone is written in order.
+        let most = if zoned.is_some() && self.op == Op::Write { 1 } else { WINDOW };
+        let mut window: VecDeque<InFlight> = VecDeque::with_capacity(most);
         let (mut result, mut done, mut commands) = (Ok(()), 0, 0u64);
         while done < bytes && result.is_ok() {
-            if window.len() == WINDOW {
+            if window.len() == most {
                 result = self.settle(window.pop_front()).await;
                 continue;
             }
-            let piece = self.next_piece(pos + done, bytes - done);
+            let in_zone = zoned.map_or(u64::MAX, |zones| zones.until_boundary(offset + done));
+            let piece = self.next_piece(pos + done, (bytes - done).min(in_zone));
             let (piece_bytes, at) = (piece.bytes, pos + done);
             match self.begin(piece, offset + done, at, &mut window).await {
                 Ok(()) => (done, commands) = (done + piece_bytes, commands + 1),

@@ -2,6 +2,7 @@
 //! order, and fails where told to.
 #![allow(dead_code)] // Each test binary uses a part of it.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -56,6 +57,8 @@ pub struct TestDevice {
     pub seen: [AtomicU64; Op::COUNT],
     pub fua_seen: AtomicU64,
     pub registered: AtomicU32,
+    /// How far each zone is written, from its start.
+    pub pointers: Mutex<HashMap<u64, u64>>,
     /// Commands that fail with this errno, as (first byte, end, raw errno).
     pub bad: Mutex<Option<(u64, u64, i32)>>,
 }
@@ -70,6 +73,7 @@ impl TestDevice {
             seen: Default::default(),
             fua_seen: AtomicU64::new(0),
             registered: AtomicU32::new(0),
+            pointers: Mutex::default(),
             bad: Mutex::new(None),
         })
     }
@@ -153,6 +157,16 @@ fn carry_out(device: &TestDevice, command: &mut Command) -> Result<(), Errno> {
     {
         return Err(Errno::from_raw(errno));
     }
+    if let Some(zones) = device.behaviour.limits.zoned
+        && matches!(command.op(), Op::Write | Op::WriteZeroes)
+    {
+        let mut pointers = device.pointers.lock().expect("the pointers");
+        let pointer = pointers.entry(start / zones.zone_size).or_default();
+        if *pointer != start % zones.zone_size {
+            return Err(Errno::EIO);
+        }
+        *pointer += end - start;
+    }
     let mut data = device.data.lock().expect("the content");
     let range = start as usize..end as usize;
     match command.op() {
@@ -181,6 +195,10 @@ fn check(device: &TestDevice, command: &Command) {
         _ => ReqFlags::empty(),
     };
     assert!(flags.contains(command.flags()), "{command:?} has flags that are not supported");
+    if let Some(zones) = limits.zoned.filter(|_| command.op() != Op::Flush) {
+        let crosses = zones.crosses(command.offset(), command.bytes());
+        assert!(!crosses || zones.cross_reads && command.op() == Op::Read, "{command:?} crosses zones");
+    }
     match command.op() {
         Op::Read | Op::Write => {
             assert_eq!(command.payload().len_bytes() as u64, command.bytes());

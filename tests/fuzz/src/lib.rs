@@ -8,6 +8,7 @@ use corelane_drivers::nvme::{ControllerOptions, NvmeController, NvmeDriver, Nvme
 use corelane_engine::block::{BackendOptions, BlockBackend};
 use corelane_nvme_model::{
     Device, Fault, FaultRule, FaultScript, Model, ModelBus, ModelConfig, NamespaceConfig, What, When,
+    ZoneConfig,
 };
 
 /// Identify, as an admin command (NVMe base 2.0, section 5.17).
@@ -22,10 +23,12 @@ thread_local! {
 }
 
 fn model() -> Arc<Model> {
+    let zones = Some(ZoneConfig::new(1 << 18));
+    let zoned = NamespaceConfig { zones, ..NamespaceConfig::ram(1 << 20) };
     let config = ModelConfig {
         max_queue_pairs: 2,
         vectors: 2,
-        ..ModelConfig::new(vec![NamespaceConfig::ram(1 << 20)])
+        ..ModelConfig::new(vec![NamespaceConfig::ram(1 << 20), zoned])
     };
     Arc::new(Model::new(config).expect("a model"))
 }
@@ -40,8 +43,8 @@ pub fn completions(input: &[u8]) {
     });
 }
 
-/// Identify data: up to three of the structures differ from what is right. The controller is started, its namespace
-/// opened, and both closed again.
+/// Identify data: up to three of the structures differ from what is right. The controller is started, its namespaces,
+/// one of them zoned, are opened, and all is closed again.
 ///
 /// # Panics
 /// When the driver does, takes limits that are none, or leaves memory mapped.
@@ -72,12 +75,15 @@ fn open_and_close(model: &Arc<Model>, script: FaultScript) {
     model.set_faults(script).expect("a namespace in memory");
     let bus = ModelBus::new("fuzzed", Arc::clone(model)).expect("a bus");
     let options = ControllerOptions { admin_timeout_ms: 5_000, ..ControllerOptions::default() };
-    if let Ok(controller) = NvmeController::start(bus, &options)
-        && let Ok(driver) = NvmeDriver::open(&controller, Nsid(1), &NvmeOptions::default())
-        && let Ok(backend) = BlockBackend::new(Arc::new(driver), BackendOptions::default())
-    {
-        backend.limits().validate().expect("limits that hold together");
-        assert!(backend.length() > 0);
+    if let Ok(controller) = NvmeController::start(bus, &options) {
+        for nsid in [Nsid(1), Nsid(2)] {
+            if let Ok(driver) = NvmeDriver::open(&controller, nsid, &NvmeOptions::default())
+                && let Ok(backend) = BlockBackend::new(Arc::new(driver), BackendOptions::default())
+            {
+                backend.limits().validate().expect("limits that hold together");
+                assert!(backend.length() > 0);
+            }
+        }
     }
     let left_bytes = model.dma_unmap(0, u64::MAX).expect("whole mappings");
     assert_eq!(left_bytes, 0, "memory stays mapped");
@@ -91,4 +97,12 @@ fn open_and_close(model: &Arc<Model>, script: FaultScript) {
 /// When the driver does.
 pub fn log_pages(input: &[u8]) {
     corelane_drivers::nvme::fuzz::log_pages(input);
+}
+
+/// Reports of zones, and lists of identification descriptors.
+///
+/// # Panics
+/// When the driver does.
+pub fn zone_reports(input: &[u8]) {
+    corelane_drivers::nvme::fuzz::zone_reports(input);
 }

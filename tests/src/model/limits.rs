@@ -30,6 +30,7 @@ pub fn random_limits(rng: &mut Rng, floor: &BlockLimits) -> BlockLimits {
         pwrite_zeroes_alignment: zeroes,
         max_hw_transfer: 0,
         max_hw_iov: 0,
+        zoned: None,
     }
 }
 

@@ -10,6 +10,7 @@ use corelane_dma::Backing;
 use crate::device::DeviceError;
 use crate::fault::FaultScript;
 use crate::protection::Protection;
+use crate::zone::ZoneConfig;
 
 /// How the polling thread waits when nothing is to be done.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -56,6 +57,8 @@ pub struct NamespaceConfig {
     pub deallocate_blocks: u16,
     /// How much one Copy takes.
     pub copy: CopyLimits,
+    /// The zones that it is divided into, if it is zoned. Not of a node.
+    pub zones: Option<ZoneConfig>,
 }
 
 /// How much one Copy takes (NVM command set 4.1.5.1).
@@ -103,12 +106,14 @@ impl NamespaceConfig {
             write_blocks: 0,
             deallocate_blocks: 0,
             copy: CopyLimits::default(),
+            zones: None,
         }
     }
 
-    /// The number of blocks.
+    /// The number of blocks: those of whole zones, where there are zones.
     pub(crate) fn blocks(&self) -> u64 {
-        self.size_bytes >> self.lba_shift
+        let unit = self.zones.as_ref().map_or(1, |zones| zones.zone_bytes.max(1));
+        (self.size_bytes - self.size_bytes % unit) >> self.lba_shift
     }
 }
 
@@ -173,6 +178,8 @@ pub struct ModelConfig {
     pub dmrsl: u32,
     /// DMSL: blocks of all its ranges; 0: not reported.
     pub dmsl: u64,
+    /// ZASL: the largest Zone Append as a power of two of 4 KiB pages; 0: as MDTS.
+    pub zasl: u8,
     /// AERL: how many Asynchronous Event Requests it holds, less one.
     pub aerl: u8,
     /// The core that the polling thread stays on.
@@ -216,6 +223,7 @@ impl ModelConfig {
             dmrl: 0,
             dmrsl: 0,
             dmsl: 0,
+            zasl: 0,
             aerl: 3,
             core: None,
             idle: Idle::BackOff,
@@ -243,6 +251,7 @@ impl ModelConfig {
             range("WZSL", self.wzsl.into(), 0, 20),
             range("VSL", self.vsl.into(), 0, 20),
             range("WUSL", self.wusl.into(), 0, 20),
+            range("ZASL", self.zasl.into(), 0, if self.mdts == 0 { 20 } else { self.mdts.into() }),
             range("the number of blocks written atomically", self.atomic_blocks.into(), 1, 65_535),
             self.check_fused(),
             if self.shadow_doorbells {
@@ -272,6 +281,11 @@ impl ModelConfig {
         Ok(())
     }
 
+    /// Whether there is a zoned namespace.
+    pub(crate) fn has_zones(&self) -> bool {
+        self.namespaces.iter().any(|one| one.zones.is_some())
+    }
+
     pub(crate) fn check_faults(&self, faults: &FaultScript) -> Result<(), DeviceError> {
         let nodes = self.namespaces.iter().any(|one| one.backing == NamespaceBacking::Node);
         if nodes && !faults.rules.is_empty() {
@@ -297,7 +311,13 @@ impl NamespaceConfig {
         }
         range("MSSRL of a namespace", self.copy.range_blocks.into(), 1, 65_535)?;
         range("MCL of a namespace", self.copy.blocks.into(), 1, u32::MAX.into())?;
-        range("the size of a namespace", self.size_bytes, 1 << self.lba_shift, i64::MAX as u64)
+        range("the size of a namespace", self.size_bytes, 1 << self.lba_shift, i64::MAX as u64)?;
+        let Some(zones) = &self.zones else { return Ok(()) };
+        if self.backing == NamespaceBacking::Node {
+            let reason = "zones are of namespaces in memory only: ram, null and zero".to_owned();
+            return Err(DeviceError::Node { reason });
+        }
+        zones.validate(self.size_bytes, self.lba_shift)
     }
 }
 

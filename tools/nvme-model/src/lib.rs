@@ -42,6 +42,7 @@ pub mod text;
 mod violation;
 pub mod wire;
 mod worker;
+mod zone;
 
 pub use bus::ModelBus;
 pub use config::{CopyLimits, Idle, ModelConfig, NamespaceBacking, NamespaceConfig};
@@ -50,3 +51,4 @@ pub use fault::{Fault, FaultRule, FaultScript, FaultTextError, Notice, Span, Wha
 pub use model::Model;
 pub use protection::{Guard, Protection};
 pub use violation::{Rule, Violation};
+pub use zone::ZoneConfig;

@@ -29,8 +29,11 @@ struct Cli {
     /// Where to listen: the path of a Unix socket to make.
     #[arg(long, value_name = "PATH")]
     socket: PathBuf,
-    /// A namespace: SIZE (RAM), ram:SIZE, ram-huge:SIZE, null:SIZE (forgets all data), zero:SIZE, or file:PATH (a file or
-    /// block device). Repeat it for more.
+    /// A namespace: SIZE (RAM), ram:SIZE, ram-huge:SIZE, null:SIZE (forgets all data), zero:SIZE, file:PATH (a file or block
+    /// device), or zns:SIZE:ZONE[:CAPACITY[:OPEN[:ACTIVE]]] (RAM in zones; at most so many open and active). Repeat it for
+    /// more.
+    // Brackets mean that something may be left out.
+    #[allow(rustdoc::broken_intra_doc_links)]
     #[arg(long = "namespace", value_name = "SPEC", required = true)]
     namespaces: Vec<Served>,
     /// The block size of all namespaces: 512 to 64k, a power of two.

@@ -32,6 +32,7 @@ impl Registers {
             dstrd: config.doorbell_stride,
             mpsmin: 0,
             mpsmax: config.max_page_shift,
+            command_sets: config.has_zones(),
         };
         let ready_timeout = u32::from(config.ready_timeout);
         let (cc, csts, aqa, asq, acq, mask) = (Cc::default(), 0, 0, 0, 0, 0);

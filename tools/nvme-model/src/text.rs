@@ -1,4 +1,4 @@
-//! Namespaces as people write them: `256m`, `null:1t`, `ram:1g`, `zero:64m`.
+//! Namespaces as people write them: `256m`, `null:1t`, `ram:1g`, `zero:64m`, `zns:1g:64m`.
 //!
 //! Invariant: what is written is taken literally or refused with what would be right; sizes are binary (`1k` is 1024).
 
@@ -7,23 +7,55 @@ use std::str::FromStr;
 use corelane_dma::Backing;
 
 use crate::config::{NamespaceBacking, NamespaceConfig};
+use crate::zone::ZoneConfig;
 
 impl FromStr for NamespaceConfig {
     type Err = String;
 
     /// `KIND:SIZE` or `SIZE`, which is RAM. The kinds are `ram`, `ram-huge` (of huge pages), `null` (forgets what is
     /// written and leaves what is read as it was) and `zero` (reads as zeroes). Blocks are of 4 KiB.
+    ///
+    /// `zns:SIZE:ZONE[:CAPACITY[:OPEN[:ACTIVE]]]` is RAM in zones of so many bytes, of which so many can be written; at most
+    /// `OPEN` zones are open and `ACTIVE` are active at once, or any number for 0.
     fn from_str(text: &str) -> Result<NamespaceConfig, String> {
         let (kind, size) = text.split_once(':').unwrap_or(("ram", text));
+        if kind == "zns" {
+            return zoned(size);
+        }
         let backing = match kind {
             "ram" => NamespaceBacking::Ram(Backing::Pages),
             "ram-huge" => NamespaceBacking::Ram(Backing::HugePages),
             "null" => NamespaceBacking::Null,
             "zero" => NamespaceBacking::Zero,
-            other => return Err(format!("'{other}' is no kind of namespace: ram, ram-huge, null or zero")),
+            other => {
+                return Err(format!("'{other}' is no kind of namespace: ram, ram-huge, null, zero or zns"));
+            }
         };
         Ok(NamespaceConfig { backing, ..NamespaceConfig::null(parse_size(size)?) })
     }
+}
+
+/// What follows `zns:`.
+fn zoned(text: &str) -> Result<NamespaceConfig, String> {
+    let wrong =
+        |why: String| format!("{why}; right is zns:SIZE:ZONE[:CAPACITY[:OPEN[:ACTIVE]]], as in zns:1g:64m");
+    let parts: Vec<&str> = text.split(':').collect();
+    let &[size, zone, ref more @ ..] = &parts[..] else {
+        return Err(wrong(format!("'{text}' has no zones")));
+    };
+    let zone_bytes = parse_size(zone).map_err(wrong)?;
+    let capacity = more.first().map_or(Ok(zone_bytes), |text| parse_size(text)).map_err(wrong)?;
+    let count = |place: usize| match more.get(place) {
+        None => Ok(0),
+        Some(text) => text.parse().map_err(|_| wrong(format!("'{text}' is no number of zones"))),
+    };
+    let (max_open, max_active) = (count(1)?, count(2)?);
+    if more.len() > 3 {
+        return Err(wrong(format!("'{text}' has more than five parts")));
+    }
+    let zones = ZoneConfig { capacity_bytes: capacity, max_open, max_active, ..ZoneConfig::new(zone_bytes) };
+    let size_bytes = parse_size(size).map_err(wrong)?;
+    Ok(NamespaceConfig { zones: Some(zones), ..NamespaceConfig::ram(size_bytes) })
 }
 
 /// A size in bytes with an optional binary suffix: `k`, `m`, `g`, `t` or `p`, small or capital.
@@ -69,6 +101,14 @@ mod tests {
         assert_eq!(parse("null:1t"), Ok(NamespaceConfig::null(1 << 40)));
         assert_eq!(parse("zero:64k").unwrap().backing, NamespaceBacking::Zero);
         assert_eq!(parse("ram-huge:1g").unwrap().backing, NamespaceBacking::Ram(Backing::HugePages));
+        let zoned = parse("zns:1g:64m:48m:8:16").unwrap();
+        let zones =
+            ZoneConfig { capacity_bytes: 48 << 20, max_open: 8, max_active: 16, ..ZoneConfig::new(64 << 20) };
+        assert_eq!(zoned, NamespaceConfig { zones: Some(zones), ..NamespaceConfig::ram(1 << 30) });
+        assert_eq!(parse("zns:1g:64m").unwrap().zones, Some(ZoneConfig::new(64 << 20)));
+        for bad in ["zns:1g", "zns:1g:", "zns:1g:1m:1m:x", "zns:1g:1m:1m:1:2:3"] {
+            assert!(parse(bad).unwrap_err().contains("zns:SIZE:ZONE"), "{bad}");
+        }
         assert!(parse("file:1g").unwrap_err().contains("'file'"));
         assert!(parse("ram:").is_err() && parse("ram:1g:2").is_err());
     }

@@ -401,7 +401,7 @@ impl Worker {
         {
             sq.cids.release(cid);
             let (sq_head, status) = (sq.head as u16, Status::SUCCESS);
-            cq.post(&Completion { result, sq_head, sq_id: 0, cid, status });
+            cq.post(&Completion { result: result.into(), sq_head, sq_id: 0, cid, status });
             posted = true;
         }
         posted
@@ -469,7 +469,8 @@ fn serve_queue(
         if !status.is_success() {
             errors.add(&command, sq.id, status);
         }
-        cq.post(&Completion { result: 0, sq_head: sq.head as u16, sq_id: sq.id, cid, status });
+        let result = io.take_result();
+        cq.post(&Completion { result, sq_head: sq.head as u16, sq_id: sq.id, cid, status });
         posted = true;
     }
     io.end_batch(&Checker::new(&shared.violations, sq.id, 0));

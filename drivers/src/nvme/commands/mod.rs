@@ -14,6 +14,7 @@ mod lane;
 mod memory;
 mod metadata;
 mod nvm;
+mod zoned;
 
 use std::fmt;
 use std::rc::Rc;
@@ -29,6 +30,7 @@ pub use lane::Answer;
 use lane::Lane;
 use memory::Direction;
 pub use metadata::{ApplicationTag, Checks, MetadataFormat};
+pub use zoned::ReportOptions;
 
 use super::atomics::AtomicWrites;
 use super::controller::NvmeController;
@@ -36,6 +38,7 @@ use super::error::NvmeError;
 use super::namespace::{self, MAX_TRANSFER_BYTES};
 use super::spec::command::Command;
 use super::spec::{Lba, Nsid};
+use super::zones::Zones;
 
 /// How a lane's commands are sent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -74,6 +77,7 @@ pub struct NvmeCommands {
     abilities: Abilities,
     atomics: AtomicWrites,
     metadata: Option<MetadataFormat>,
+    zones: Option<Zones>,
 }
 
 impl NvmeCommands {
@@ -110,6 +114,7 @@ impl NvmeCommands {
         let metadata = (bytes > 0).then_some(MetadataFormat { bytes, extended, protection });
         let abilities = Abilities::of(controller, &identify, block_shift);
         let atomics = AtomicWrites::of(controller.identify(), &identify, block_shift);
+        let zones = Zones::ask(controller, nsid, &identify)?;
         let max_transfer = (abilities.max_transfer_blocks << block_shift).max(MAX_TRANSFER_BYTES);
         let timeout = Duration::from_millis(options.timeout_ms);
         let lane = Rc::new(Lane::open(controller, (options.depth, max_transfer), timeout, ctx)?);
@@ -126,6 +131,7 @@ impl NvmeCommands {
             abilities,
             atomics,
             metadata,
+            zones,
         })
     }
 
@@ -180,7 +186,7 @@ impl NvmeCommands {
             return refuse("its flags", command.flags.into(), "0, since PRPs are filled in", data, metadata);
         }
         let len = data.len_bytes() as u64;
-        let most = self.abilities.max_transfer_blocks << self.block_shift;
+        let most = self.max_transfer_bytes();
         if direction == Direction::None && len + metadata.len_bytes() as u64 != 0 {
             return refuse(
                 "its memory",
@@ -196,6 +202,11 @@ impl NvmeCommands {
         let command = Command { nsid: self.nsid.0, ..command };
         let [answer] = self.lane.run([lane::Order { name: NAME, command, direction, data, metadata }]).await;
         answer
+    }
+
+    /// The largest command with data, in bytes.
+    fn max_transfer_bytes(&self) -> u64 {
+        self.abilities.max_transfer_blocks << self.block_shift
     }
 
     fn unsupported(&self, command: &'static str, field: &'static str) -> CommandError {

@@ -36,11 +36,13 @@ use super::recovery::watch::{Watched, Watchlist};
 use super::spec::command::Command;
 use super::spec::feature;
 use super::spec::identify::{
-    COMMAND_SET_NVM, IDENTIFY_BYTES, IdentifyController, IdentifyNvmController, NamespaceList, cns,
+    COMMAND_SET_NVM, COMMAND_SET_ZONED, IDENTIFY_BYTES, IdentifyController, IdentifyNvmController,
+    NamespaceList, cns,
 };
 use super::spec::namespace::IdentifyNamespace;
 use super::spec::register::Version;
 use super::spec::status::Status;
+use super::spec::zone::{IdentifyZonedController, IdentifyZonedNamespace};
 use super::spec::{Nsid, Qid};
 use queues::QueueIds;
 
@@ -265,6 +267,36 @@ impl NvmeController {
         let command = Command::identify(cns::NAMESPACE, nsid, COMMAND_SET_NVM);
         let answer = self.admin("Identify (namespace)", command, Data::In(IDENTIFY_BYTES))?;
         Ok(read::<IdentifyNamespace>(&answer))
+    }
+
+    /// Whether it has, or can have, more I/O command sets than one (CAP.CSS bit 6, and CC.CSS with it).
+    pub(super) fn has_many_command_sets(&self) -> bool {
+        self.core.control.registers().capabilities().many_command_sets()
+    }
+
+    /// A namespace's identification descriptors. Blocks.
+    pub(super) fn identify_descriptors(&self, nsid: Nsid) -> Result<Vec<u8>, NvmeError> {
+        let command = Command::identify(cns::DESCRIPTORS, nsid, COMMAND_SET_NVM);
+        Ok(self.admin("Identify (descriptors)", command, Data::In(IDENTIFY_BYTES))?.data)
+    }
+
+    /// What the controller says of a zoned namespace. Blocks.
+    pub(super) fn identify_zoned(&self, nsid: Nsid) -> Result<Box<IdentifyZonedNamespace>, NvmeError> {
+        let command = Command::identify(cns::COMMAND_SET_NAMESPACE, nsid, COMMAND_SET_ZONED);
+        let answer = self.admin("Identify (zoned namespace)", command, Data::In(IDENTIFY_BYTES))?;
+        Ok(read::<IdentifyZonedNamespace>(&answer))
+    }
+
+    /// What it says of the zoned command set; `None` where it refuses to. Blocks.
+    pub(super) fn identify_zoned_controller(
+        &self,
+    ) -> Result<Option<Box<IdentifyZonedController>>, NvmeError> {
+        let command = Command::identify(cns::COMMAND_SET_CONTROLLER, Nsid::NONE, COMMAND_SET_ZONED);
+        match self.admin("Identify (zoned command set)", command, Data::In(IDENTIFY_BYTES)) {
+            Ok(answer) => Ok(Some(read::<IdentifyZonedController>(&answer))),
+            Err(NvmeError::Refused { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// Whether there is a volatile write cache and it is on (Base 5.27.1.4). Blocks.

@@ -207,9 +207,8 @@ impl Registers {
         self.bus.write32(register::AQA, attributes)?;
         self.bus.write64(register::ASQ, queues.sq)?;
         self.bus.write64(register::ACQ, queues.cq)?;
-        // A controller with the NVM command set alone is what this driver knows; one without it must be told so.
-        let many = !self.cap.nvm_command_set();
-        let configuration = Configuration::enabled(PAGE_SHIFT, many);
+        // All I/O command sets that there are: namespaces say which they have.
+        let configuration = Configuration::enabled(PAGE_SHIFT, self.cap.many_command_sets());
         self.configure(configuration.disabled())?;
         self.configure(configuration)?;
         let ready = |status: Status| status.is_ready() || status.is_fatal();

@@ -22,10 +22,31 @@ pub mod cns {
     pub const COMMAND_SET_NAMESPACE: u8 = 0x05;
     /// The controller, what is specific to an I/O command set.
     pub const COMMAND_SET_CONTROLLER: u8 = 0x06;
+    /// The combinations of I/O command sets that the controller can have enabled.
+    pub const COMMAND_SETS: u8 = 0x1c;
 }
 
 /// The NVM command set's identifier (Base figure 274).
 pub const COMMAND_SET_NVM: u8 = 0;
+/// The zoned namespace command set's identifier (Base figure 274).
+pub const COMMAND_SET_ZONED: u8 = 2;
+
+/// Which I/O command set a namespace has: its identification descriptors (Base 5.17.2.3, figure 277) say so where the
+/// controller has several; `None` where they do not.
+pub fn command_set_of(descriptors: &[u8]) -> Option<u8> {
+    const COMMAND_SET: u8 = 4;
+    let mut rest = descriptors;
+    while let [kind, len, _, _, more @ ..] = rest
+        && *kind != 0
+    {
+        let (value, next) = more.split_at_checked(usize::from(*len))?;
+        if *kind == COMMAND_SET {
+            return value.first().copied();
+        }
+        rest = next;
+    }
+    None
+}
 
 bitflags::bitflags! {
     /// OACS: optional admin commands.
@@ -326,6 +347,18 @@ mod tests {
         assert!(identify.has_usual_entries());
         (identify.sqes, identify.cqes) = (0x76, 0x33);
         assert!(!identify.has_usual_entries());
+    }
+
+    #[test]
+    fn the_command_set_is_found_among_descriptors() {
+        let eui64 = [1, 8, 0, 0, 2, 3, 4, 5, 6, 7, 8, 9];
+        let all = [&eui64[..], &[4, 1, 0, 0, 2], &[0; 40]].concat();
+        assert_eq!(command_set_of(&all), Some(2));
+        assert_eq!(command_set_of(&all[..13]), None, "cut off");
+        assert_eq!(command_set_of(&eui64), None);
+        assert_eq!(command_set_of(&[0; 4096]), None);
+        assert_eq!(command_set_of(&[4, 200, 0, 0, 2]), None, "longer than there is");
+        assert_eq!(command_set_of(&[9, 0, 0, 0, 4, 1, 0, 0, 0]), Some(0));
     }
 
     #[test]

@@ -25,6 +25,7 @@ pub mod opcode;
 pub mod protection;
 pub mod register;
 pub mod status;
+pub mod zone;
 
 use std::fmt;
 

@@ -46,4 +46,10 @@ pub mod io {
     pub const VERIFY: u8 = 0x0c;
     /// Copy (NVM 3.2.2).
     pub const COPY: u8 = 0x19;
+    /// Zone Management Send (ZNS 3.4.3).
+    pub const ZONE_SEND: u8 = 0x79;
+    /// Zone Management Receive (ZNS 3.4.2).
+    pub const ZONE_RECEIVE: u8 = 0x7a;
+    /// Zone Append (ZNS 3.4.1).
+    pub const ZONE_APPEND: u8 = 0x7d;
 }

@@ -86,7 +86,7 @@ impl Features {
             feature::WRITE_ATOMICITY => self.write_atomicity,
             feature::ASYNC_EVENT => self.async_events,
             // The value is elsewhere.
-            feature::HOST_BEHAVIOR => 0,
+            feature::HOST_BEHAVIOR | feature::COMMAND_SET_PROFILE => 0,
             _ => return None,
         })
     }
@@ -107,6 +107,7 @@ impl Features {
             }
             feature::WRITE_ATOMICITY => self.write_atomicity = dword11,
             feature::ASYNC_EVENT => self.async_events = dword11,
+            feature::COMMAND_SET_PROFILE => {}
             _ => return None,
         }
         Some(())
@@ -125,6 +126,7 @@ fn defined(id: u8) -> u32 {
         feature::HOST_BEHAVIOR => 0,
         // SMART warnings, namespace and firmware notices, and what later versions define.
         feature::ASYNC_EVENT => 0x8000_FFFF,
+        feature::COMMAND_SET_PROFILE => 0x1FF,
         _ => 0xFFFF_FFFF,
     }
 }
@@ -180,6 +182,10 @@ impl Worker {
             let text = format!("there is no power state {}", value & 0x1F);
             return Err(check.refuse(Status::INVALID_FIELD, Rule::InvalidField, text));
         }
+        if id == feature::COMMAND_SET_PROFILE && value & 0x1FF != 0 {
+            let text = format!("there is no combination {} of command sets", value & 0x1FF);
+            return Err(check.refuse(Status::INVALID_FIELD, Rule::InvalidField, text));
+        }
         self.features.set(id, value & defined(id)).map(|()| 0).ok_or_else(|| no_feature(check, id, value))
     }
 
@@ -215,7 +221,9 @@ impl Worker {
     }
 
     fn has_feature(&self, id: u8) -> bool {
-        SUPPORTED.contains(&id) && (id != feature::VOLATILE_WRITE_CACHE || self.shared.config.write_cache)
+        SUPPORTED.contains(&id)
+            && (id != feature::VOLATILE_WRITE_CACHE || self.shared.config.write_cache)
+            && (id != feature::COMMAND_SET_PROFILE || self.shared.config.has_zones())
     }
 }
 

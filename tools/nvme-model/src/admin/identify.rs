@@ -15,11 +15,12 @@ use crate::violation::Rule;
 use crate::wire::command::{Command, NSID_ALL};
 use crate::wire::identify::{
     Controller, IDENTIFY_BYTES, IndependentNamespace, LbaFormat, Namespace as NamespaceData, NvmController,
-    cns,
+    ZonedNamespace, cns, csi,
 };
 use crate::wire::register::VERSION;
 use crate::wire::status::Status;
 use crate::worker::Worker;
+use crate::zone::ZoneConfig;
 
 /// The controller's identifier within its subsystem.
 const CNTLID: u16 = 1;
@@ -31,21 +32,25 @@ impl Worker {
         let (which, nsid) = (command.dword(10) as u8, command.nsid());
         let csi = command.dword(11) >> 24;
         let csi_matters = matches!(which, cns::CS_NAMESPACE | cns::CS_CONTROLLER | cns::CS_ACTIVE_NAMESPACES);
-        if csi_matters && csi != 0 {
+        let zoned = csi_matters && csi == u32::from(csi::ZONED) && self.shared.config.has_zones();
+        if csi_matters && csi != 0 && !zoned {
             return Err(unknown(check, which, csi));
         }
         let bytes = match which {
             cns::CONTROLLER => self.controller(),
             cns::NAMESPACE | cns::ALLOCATED_NAMESPACE => self.of_namespace(nsid, check, namespace_data)?,
-            cns::CS_NAMESPACE => {
-                self.of_namespace(nsid, check, |namespace, _| extended_formats(namespace))?
-            }
+            cns::CS_NAMESPACE => self.of_command_set(nsid, zoned, check)?,
             cns::INDEPENDENT_NAMESPACE => self.of_namespace(nsid, check, independent_data)?,
-            cns::DESCRIPTORS => self.of_namespace(nsid, check, |_, eui64| descriptors(eui64))?,
-            cns::ACTIVE_NAMESPACES | cns::ALLOCATED_NAMESPACES | cns::CS_ACTIVE_NAMESPACES => {
-                self.namespace_list(nsid, which == cns::ALLOCATED_NAMESPACES, check)?
+            cns::DESCRIPTORS => self.of_namespace(nsid, check, |namespace, eui64| {
+                descriptors(eui64, if namespace.config.zones.is_some() { csi::ZONED } else { csi::NVM })
+            })?,
+            cns::ACTIVE_NAMESPACES | cns::ALLOCATED_NAMESPACES => {
+                self.namespace_list(nsid, None, which == cns::ALLOCATED_NAMESPACES, check)?
             }
+            cns::CS_ACTIVE_NAMESPACES => self.namespace_list(nsid, Some(zoned), false, check)?,
+            cns::CS_CONTROLLER if zoned => zoned_controller(&self.shared.config),
             cns::CS_CONTROLLER => nvm_controller(&self.shared.config),
+            cns::COMMAND_SETS if self.shared.config.has_zones() => command_sets(),
             cns::CONTROLLERS => controller_list(command.dword(10)),
             cns::NAMESPACE_CONTROLLERS => {
                 self.of_namespace(nsid, check, |_, _| vec![0; IDENTIFY_BYTES])?;
@@ -76,14 +81,37 @@ impl Worker {
         Ok(build(namespace, eui64(&self.shared.config, nsid)))
     }
 
-    /// The active namespaces behind `after`, or all of them (5.17.2.2).
-    fn namespace_list(&self, after: u32, all: bool, check: &Checker<'_>) -> Result<Vec<u8>, Status> {
+    /// What a command set says of a namespace that has it.
+    fn of_command_set(&self, nsid: u32, zoned: bool, check: &Checker<'_>) -> Result<Vec<u8>, Status> {
+        let wrong = Status::INVALID_COMMAND_SET.dnr();
+        let bytes =
+            self.of_namespace(nsid, check, |namespace, _| match (&namespace.config.zones, zoned) {
+                (None, false) => extended_formats(namespace),
+                (Some(zones), true) => zoned_data(zones, namespace.config.lba_shift),
+                _ => Vec::new(),
+            })?;
+        if bytes.is_empty() { Err(wrong) } else { Ok(bytes) }
+    }
+
+    /// The active namespaces behind `after`, or all of them, or those that are zoned or not (5.17.2.2).
+    fn namespace_list(
+        &self,
+        after: u32,
+        zoned: Option<bool>,
+        all: bool,
+        check: &Checker<'_>,
+    ) -> Result<Vec<u8>, Status> {
         if after >= NSID_ALL - 1 {
             let text = format!("a list of namespaces behind {after:#x}");
             return Err(check.refuse(Status::INVALID_NAMESPACE, Rule::Namespace, text));
         }
-        let listed = (1..).zip(&self.shared.namespaces).filter(|(_, one)| all || one.is_attached());
-        let ids = listed.map(|(nsid, _)| nsid).filter(|nsid| *nsid > after).take(IDENTIFY_BYTES / 4);
+        let is_zoned = |namespace: &Namespace| namespace.config.zones.is_some();
+        let ids = (1u32..)
+            .zip(&self.shared.namespaces)
+            .filter(|(nsid, one)| *nsid > after && (all || one.is_attached()))
+            .filter(|(_, one)| zoned.is_none_or(|zoned| is_zoned(one) == zoned))
+            .map(|(nsid, _)| nsid)
+            .take(IDENTIFY_BYTES / 4);
         let mut bytes: Vec<u8> = ids.flat_map(u32::to_le_bytes).collect();
         bytes.resize(IDENTIFY_BYTES, 0);
         Ok(bytes)
@@ -233,12 +261,12 @@ fn independent_data(_: &Namespace, _: [u8; 8]) -> Vec<u8> {
 }
 
 /// Namespace Identification Descriptors (5.17.2.3): EUI-64 and the command set.
-fn descriptors(eui64: [u8; 8]) -> Vec<u8> {
+fn descriptors(eui64: [u8; 8], csi: u8) -> Vec<u8> {
     const EUI64: u8 = 1;
     const COMMAND_SET: u8 = 4;
     let mut bytes = vec![EUI64, 8, 0, 0];
     bytes.extend_from_slice(&eui64);
-    bytes.extend_from_slice(&[COMMAND_SET, 1, 0, 0, 0]);
+    bytes.extend_from_slice(&[COMMAND_SET, 1, 0, 0, csi]);
     bytes.resize(IDENTIFY_BYTES, 0);
     bytes
 }
@@ -252,6 +280,32 @@ fn nvm_controller(config: &ModelConfig) -> Vec<u8> {
     data.dmrsl = U32::new(config.dmrsl);
     data.dmsl = U64::new(config.dmsl);
     data.as_bytes().to_vec()
+}
+
+/// Identify Namespace of the zoned command set (Zoned Namespace Command Set 1.1, section 4.1.5.1). Limits are counted from 0,
+/// and all ones is none.
+fn zoned_data(zones: &ZoneConfig, lba_shift: u8) -> Vec<u8> {
+    let mut data = ZonedNamespace::new_zeroed();
+    data.ozcs = U16::new(u16::from(zones.cross_reads));
+    (data.mar, data.mor) =
+        (U32::new(zones.max_active.wrapping_sub(1)), U32::new(zones.max_open.wrapping_sub(1)));
+    data.lbafe[0].zsze = U64::new(zones.zone_bytes >> lba_shift);
+    data.lbafe[0].zdes = (zones.extension_bytes / 64) as u8;
+    data.as_bytes().to_vec()
+}
+
+/// Identify Controller of the zoned command set (4.1.5.2): ZASL alone.
+fn zoned_controller(config: &ModelConfig) -> Vec<u8> {
+    let mut bytes = vec![0; IDENTIFY_BYTES];
+    bytes[0] = config.zasl;
+    bytes
+}
+
+/// The combinations of command sets (base 5.17.2.16): one, of both.
+fn command_sets() -> Vec<u8> {
+    let mut bytes = vec![0; IDENTIFY_BYTES];
+    bytes[0] = 1 << csi::NVM | 1 << csi::ZONED;
+    bytes
 }
 
 /// The controllers from CNTID on: this one (5.17.2.12).

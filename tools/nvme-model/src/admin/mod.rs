@@ -16,13 +16,13 @@ use crate::wire::command::{Command, DataFormat, admin};
 use crate::wire::status::Status;
 use crate::worker::Worker;
 
-/// How a command ended: its status and double word 0 of the completion. `None`: it is held.
-pub(crate) type Outcome = Option<(Status, u32)>;
+/// How a command ended: its status and double words 0 and 1 of the completion. `None`: it is held.
+pub(crate) type Outcome = Option<(Status, u64)>;
 
 /// The way from what a command did to how it ended.
 fn ended(result: Result<u32, Status>) -> Outcome {
     Some(match result {
-        Ok(result) => (Status::SUCCESS, result),
+        Ok(result) => (Status::SUCCESS, result.into()),
         Err(status) => (status, 0),
     })
 }

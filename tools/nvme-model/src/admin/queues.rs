@@ -21,7 +21,9 @@ impl Worker {
         let cc = registers.cc;
         let wrong =
             |detail: String| Violation { rule: Rule::QueueCreation, queue: Some(0), cid: None, detail };
-        if cc.css() != 0 || cc.ams() != 0 || cc.mps() > self.shared.config.max_page_shift {
+        // 110b: all command sets that there are.
+        let command_sets = cc.css() == 0 || cc.css() == 0b110 && self.shared.config.has_zones();
+        if !command_sets || cc.ams() != 0 || cc.mps() > self.shared.config.max_page_shift {
             return Err(wrong(format!("CC {:#x} asks for what CAP does not offer", cc.0)));
         }
         self.page_bytes = 4096 << cc.mps();

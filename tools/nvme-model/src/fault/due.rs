@@ -19,7 +19,7 @@ pub(super) struct Held {
     pub(super) at: Instant,
     pub(super) command: Command,
     /// How it ended; `None` if it is still to be carried out.
-    pub(super) ended: Option<(Status, u32)>,
+    pub(super) ended: Option<(Status, u64)>,
 }
 
 impl Faults {
@@ -75,7 +75,7 @@ impl Worker {
     }
 
     /// Posts the completion of a held command. False if there is no room.
-    fn complete_held(&mut self, held: &Held, (status, result): (Status, u32)) -> bool {
+    fn complete_held(&mut self, held: &Held, (status, result): (Status, u64)) -> bool {
         let Token { sq_id, cid, .. } = held.token;
         let Some((sq, cq)) = self.queues.pair(sq_id) else { return true };
         if !cq.has_room(&self.shared.violations) {

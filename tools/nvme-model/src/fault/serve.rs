@@ -211,7 +211,7 @@ impl Worker {
         }
     }
 
-    fn hold(&mut self, token: Token, span: Span, command: &Command, ended: Option<(Status, u32)>) {
+    fn hold(&mut self, token: Token, span: Span, command: &Command, ended: Option<(Status, u64)>) {
         let at = self.faults.after(span);
         self.faults.held.push(Held { token, at, command: *command, ended });
         self.keep_cid(token.sq_id);
@@ -252,7 +252,7 @@ impl Worker {
     }
 
     /// Carries a command out, and takes an event request back that would be answered later.
-    fn execute_to_the_end(&mut self, id: u16, command: &Command) -> (Status, u32) {
+    fn execute_to_the_end(&mut self, id: u16, command: &Command) -> (Status, u64) {
         self.execute(id, command).unwrap_or_else(|| {
             self.events.cancel(command.cid());
             (Status::SUCCESS, 0)
@@ -260,7 +260,7 @@ impl Worker {
     }
 
     /// Carries a command out. `None`: it is an event request, and waits.
-    pub(super) fn execute(&mut self, id: u16, command: &Command) -> Option<(Status, u32)> {
+    pub(super) fn execute(&mut self, id: u16, command: &Command) -> Option<(Status, u64)> {
         let shared = std::sync::Arc::clone(&self.shared);
         let check = Checker::new(&shared.violations, id, command.cid());
         if id == 0 {
@@ -270,10 +270,10 @@ impl Worker {
         let rules = PointerRules { page_bytes: self.page_bytes, sgls: shared.config.sgls };
         let Worker { view, nodes, io, .. } = self;
         let mut context = IoContext { shared: &shared, view, rules, nodes, queue: (id, serial) };
-        io.carry_out(command, &mut context, &check).map(|status| (status, 0))
+        io.carry_out(command, &mut context, &check).map(|status| (status, io.take_result()))
     }
 
-    fn post_altered(&mut self, id: u16, command: &Command, ended: (Status, u32), how: Alteration) -> bool {
+    fn post_altered(&mut self, id: u16, command: &Command, ended: (Status, u64), how: Alteration) -> bool {
         let (status, result) = ended;
         if !status.is_success() {
             self.errors.add(command, id, status);
@@ -281,7 +281,7 @@ impl Worker {
         let violations = &self.shared.violations;
         let Some((sq, cq)) = self.queues.pair(id) else { return false };
         let completion = Completion {
-            result: how.result.unwrap_or(result),
+            result: how.result.map_or(result, u64::from),
             sq_head: how.sq_head.unwrap_or(sq.head as u16),
             sq_id: how.sq_id.unwrap_or(id),
             cid: how.cid.unwrap_or(command.cid()),

@@ -9,6 +9,7 @@ mod fused;
 mod held;
 mod metadata;
 mod ranges;
+mod zoned;
 
 use crate::check::Checker;
 use crate::data::{PointerRules, Segments};
@@ -52,6 +53,9 @@ pub(crate) struct Io {
     scratch: [Vec<u8>; 2],
     /// Blocks that Write Uncorrectable made bad.
     bad: bad::BadBlocks,
+    zoned: zoned::Zoned,
+    /// Double words 0 and 1 of the completion of the command that ended last, where they are not 0.
+    result: u64,
     /// The first half of a fused operation, whose second half comes next.
     first_half: Option<(Token, Command)>,
     /// Commands that were held and have ended, for the worker to take.
@@ -92,6 +96,8 @@ impl Io {
             counters: vec![Counters::default(); namespaces.len()],
             scratch: [Vec::new(), Vec::new()],
             bad: bad::BadBlocks::default(),
+            zoned: zoned::Zoned::new(namespaces),
+            result: 0,
             first_half: None,
             ended: Vec::new(),
         }
@@ -105,6 +111,12 @@ impl Io {
             read_bytes: sum.read_bytes + one.read_bytes,
             written_bytes: sum.written_bytes + one.written_bytes,
         })
+    }
+
+    /// Double words 0 and 1 of the completion of the command that ended last.
+    #[inline]
+    pub(crate) fn take_result(&mut self) -> u64 {
+        if self.zoned.any { std::mem::take(&mut self.result) } else { 0 }
     }
 
     /// Carries out one command. `None`: a node has it, and its status comes later.
@@ -131,6 +143,22 @@ impl Io {
     /// Carries out a command that is no part of a fused operation, or as if it were none.
     #[inline]
     fn carry_out_alone(
+        &mut self,
+        command: &Command,
+        context: &mut IoContext<'_>,
+        check: &Checker<'_>,
+    ) -> Option<Status> {
+        if self.zoned.any
+            && let Some(status) = self.carry_out_zoned(command, context, check)
+        {
+            return Some(status);
+        }
+        self.carry_out_plain(command, context, check)
+    }
+
+    /// Carries out a command of the NVM command set, whatever zones it may be in.
+    #[inline]
+    fn carry_out_plain(
         &mut self,
         command: &Command,
         context: &mut IoContext<'_>,

@@ -97,8 +97,8 @@ impl Command {
 /// A completion queue entry, before its phase tag is known.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Completion {
-    /// Double word 0: specific to the command.
-    pub result: u32,
+    /// Double words 0 and 1: specific to the command.
+    pub result: u64,
     /// The head of the submission queue.
     pub sq_head: u16,
     /// The submission queue.
@@ -116,7 +116,7 @@ impl Completion {
         let status = u64::from(self.status.0) << 1 | u64::from(phase);
         let second =
             u64::from(self.sq_head) | u64::from(self.sq_id) << 16 | u64::from(self.cid) << 32 | status << 48;
-        [u64::from(self.result).to_le(), second.to_le()]
+        [self.result.to_le(), second.to_le()]
     }
 }
 
@@ -149,6 +149,14 @@ pub mod nvm {
     pub const DATASET_MANAGEMENT: u8 = 0x09;
     pub const VERIFY: u8 = 0x0C;
     pub const COPY: u8 = 0x19;
+}
+
+/// Opcodes of the zoned namespace command set (Zoned Namespace Command Set 1.1, section 3.4).
+#[allow(missing_docs)] // The names are the specification's own.
+pub mod zoned {
+    pub const MANAGEMENT_SEND: u8 = 0x79;
+    pub const MANAGEMENT_RECEIVE: u8 = 0x7A;
+    pub const APPEND: u8 = 0x7D;
 }
 
 /// The namespace identifier that means all namespaces (base 3.2.1.2).

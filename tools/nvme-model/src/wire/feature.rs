@@ -19,9 +19,10 @@ pub const HOST_BEHAVIOR_BYTES: usize = 512;
 /// Where they have LBAFEE, without which formats with guards of more than 16 bits are not served (NVM command set 1.0,
 /// 4.1.3.6).
 pub const LBAFEE: usize = 2;
+pub const COMMAND_SET_PROFILE: u8 = 0x19;
 
 /// Those that the controller has.
-pub const SUPPORTED: [u8; 11] = [
+pub const SUPPORTED: [u8; 12] = [
     ARBITRATION,
     POWER_MANAGEMENT,
     TEMPERATURE_THRESHOLD,
@@ -33,4 +34,5 @@ pub const SUPPORTED: [u8; 11] = [
     WRITE_ATOMICITY,
     ASYNC_EVENT,
     HOST_BEHAVIOR,
+    COMMAND_SET_PROFILE,
 ];

@@ -20,6 +20,14 @@ pub mod cns {
     pub const ALLOCATED_NAMESPACE: u8 = 0x11;
     pub const NAMESPACE_CONTROLLERS: u8 = 0x12;
     pub const CONTROLLERS: u8 = 0x13;
+    pub const COMMAND_SETS: u8 = 0x1C;
+}
+
+/// The identifiers of command sets (base figure 274).
+#[allow(missing_docs)] // The names are the specification's own.
+pub mod csi {
+    pub const NVM: u8 = 0;
+    pub const ZONED: u8 = 2;
 }
 
 /// The length of every Identify answer.
@@ -176,6 +184,34 @@ pub struct NvmController {
     pub rest: [u8; 4080],
 }
 const _: () = assert!(size_of::<NvmController>() == IDENTIFY_BYTES && offset_of!(NvmController, dmsl) == 8);
+
+/// An LBA format extension: the zones that it has (Zoned Namespace Command Set 1.1, section 4.1.5.1).
+#[derive(Clone, Copy, Debug, FromZeros, IntoBytes, Immutable)]
+#[repr(C)]
+pub struct ZoneFormat {
+    /// Blocks of a zone.
+    pub zsze: U64,
+    /// Length of a descriptor extension, in units of 64 bytes.
+    pub zdes: u8,
+    /// Nothing.
+    pub reserved: [u8; 7],
+}
+
+/// Identify Namespace of the zoned namespace command set (Zoned Namespace Command Set 1.1, section 4.1.5.1).
+#[derive(Clone, Debug, FromZeros, IntoBytes, Immutable)]
+#[repr(C)]
+#[allow(missing_docs)] // The names are the specification's own.
+pub struct ZonedNamespace {
+    pub zoc: U16,
+    pub ozcs: U16,
+    pub mar: U32,
+    pub mor: U32,
+    pub reserved_12: [u8; 2804],
+    pub lbafe: [ZoneFormat; 64],
+    pub rest: [u8; 256],
+}
+const _: () = assert!(size_of::<ZonedNamespace>() == IDENTIFY_BYTES);
+const _: () = assert!(offset_of!(ZonedNamespace, lbafe) == 2816 && offset_of!(ZonedNamespace, rest) == 3840);
 
 /// I/O Command Set Independent Identify Namespace (base 5.17.2.8, figure 280).
 #[derive(Clone, Debug, FromZeros, IntoBytes, Immutable)]

@@ -43,10 +43,12 @@ pub struct Cap {
     pub mpsmin: u8,
     /// Memory Page Size Maximum: 2 ^ (12 + MPSMAX) bytes.
     pub mpsmax: u8,
+    /// Whether there are I/O command sets besides the NVM command set (CSS bit 6).
+    pub command_sets: bool,
 }
 
 impl Cap {
-    /// The register: contiguous queues required, round robin only, the NVM command set, ready with media (CRWMS).
+    /// The register: contiguous queues required, round robin only, the NVM command set (and others), ready with media (CRWMS).
     pub fn bits(self) -> u64 {
         let cqr = 1 << 16;
         let css_nvm = 1 << 37;
@@ -56,6 +58,7 @@ impl Cap {
             | u64::from(self.to) << 24
             | u64::from(self.dstrd & 0xF) << 32
             | css_nvm
+            | u64::from(self.command_sets) << 43
             | u64::from(self.mpsmin & 0xF) << 48
             | u64::from(self.mpsmax & 0xF) << 52
             | crwms

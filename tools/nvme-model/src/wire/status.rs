@@ -54,7 +54,19 @@ impl Status {
     pub const FEATURE_NOT_CHANGEABLE: Status = specific(0x0E);
 
     pub const INVALID_PROTECTION: Status = specific(0x81);
+    pub const INVALID_COMMAND_SET: Status = specific(0x2C);
+
     pub const SIZE_LIMIT: Status = specific(0x83);
+
+    // Zoned Namespace Command Set 1.1, figure 15.
+    pub const ZONE_BOUNDARY: Status = specific(0xB8);
+    pub const ZONE_FULL: Status = specific(0xB9);
+    pub const ZONE_READ_ONLY: Status = specific(0xBA);
+    pub const ZONE_OFFLINE: Status = specific(0xBB);
+    pub const ZONE_INVALID_WRITE: Status = specific(0xBC);
+    pub const TOO_MANY_ACTIVE: Status = specific(0xBD);
+    pub const TOO_MANY_OPEN: Status = specific(0xBE);
+    pub const ZONE_INVALID_TRANSITION: Status = specific(0xBF);
 
     pub const WRITE_FAULT: Status = media(0x80);
     pub const READ_ERROR: Status = media(0x81);
