@@ -188,7 +188,10 @@ pub static FAULTS: Machine = Machine {
         controller("reset", ""),
         // Without shadow doorbells, which it would not be able to read either.
         controller("fatal", "dbcs=off"),
+        controller("decode", ""),
         controller("astray", ""),
+        controller("events", ""),
+        controller("resized", ""),
     ],
     served: &[],
 };

@@ -21,9 +21,11 @@ pub const CASES: &[Case] = &[
     case("faults::a_disk_slower_than_its_deadline_times_out", slow),
     case("faults::a_function_that_is_reset_under_load_goes_on", function_reset),
     case("faults::a_fatal_status_under_load_is_recovered_from", fatal_status),
+    case("faults::memory_decoding_that_is_switched_off_under_load_is_switched_on_again", decode_off),
 ];
 
 /// Bits of COMMAND in the configuration space (PCI Local Bus specification 3.0, 6.2.2).
+const MEMORY_SPACE: u16 = 1 << 1;
 const BUS_MASTER: u16 = 1 << 2;
 
 /// The command comes back after its deadline and its abort, but before its controller is reset for it. QEMU marks a command
@@ -117,5 +119,19 @@ fn fatal_status(guest: &Guest) {
         load.wait_for_more("afterwards");
     });
     assert!(rig.saw(|event| matches!(event, ControllerEvent::Reset { reason } if reason.contains("fatal"))));
+    assert_in_time(&failures, None);
+}
+
+/// The next access to a register is a SIGBUS.
+fn decode_off(guest: &Guest) {
+    let rig = Rig::new(guest, "decode");
+    let failures = under_load(&rig.backend(1), |load| {
+        for round in 1..=3 {
+            load.wait_for_more("before");
+            rig.clear_command_bit(MEMORY_SPACE);
+            rig.wait_for_resets(round);
+            load.wait_for_more("afterwards");
+        }
+    });
     assert_in_time(&failures, None);
 }
