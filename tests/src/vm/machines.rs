@@ -191,7 +191,6 @@ pub static FAULTS: Machine = Machine {
         controller("decode", ""),
         controller("astray", ""),
         controller("events", ""),
-        controller("resized", ""),
     ],
     served: &[],
 };
