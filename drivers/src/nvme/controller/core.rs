@@ -7,7 +7,7 @@ use std::time::Duration;
 use zerocopy::FromBytes;
 use zerocopy::little_endian::U16;
 
-use super::admin::{AdminQueue, Answer, Data, Permit};
+use super::admin::{AdminQueue, Answer, Data, Permit, Standing};
 use super::registers::Registers;
 use super::shadow::ShadowMemory;
 use crate::nvme::bus::Bus;
@@ -28,6 +28,9 @@ use crate::nvme::spec::identify::{
     AdminCommands, COMMAND_SET_NVM, IDENTIFY_BYTES, IdentifyController, IdentifyNvmController, cns,
 };
 use crate::nvme::spec::register::Version;
+
+/// The most event requests that are kept with a controller: as many as there are types of events that it has.
+const MOST_EVENT_REQUESTS: usize = 4;
 
 /// The longest before an admin command is sent again.
 const MOST_DELAY: Duration = Duration::from_secs(1);
@@ -228,7 +231,8 @@ impl Core {
         self.execute(permit, "Doorbell Buffer Config", memory.command(), Data::None).map(drop)
     }
 
-    /// Says which events are of interest. What the controller does not offer is not asked for, and a refusal does no harm.
+    /// Says which events are of interest, and leaves requests for them with the controller. What it does not offer is not asked
+    /// for, and a refusal does no harm.
     ///
     /// # Errors
     /// Those of an admin command other than a refusal.
@@ -242,9 +246,23 @@ impl Core {
         let value = (health | offered & feature::AsyncEvents::NAMESPACES).bits();
         let command = Command::set_feature(feature::id::ASYNC_EVENTS, Nsid::NONE, value);
         match self.execute(permit, "Set Features (events)", command, Data::None) {
-            Ok(_) | Err(NvmeError::Refused { .. }) => Ok(()),
+            Ok(_) | Err(NvmeError::Refused { .. }) => self.request_events(identify, 0),
             Err(error) => Err(error),
         }
+    }
+
+    /// Leaves event requests with the controller, as many as it takes (AERL) and are of use, less those that it has `refused`
+    /// since it was enabled.
+    ///
+    /// # Errors
+    /// Those of the bus.
+    pub fn request_events(&self, identify: &IdentifyController, refused: usize) -> Result<(), NvmeError> {
+        let wanted = (usize::from(identify.aerl) + 1).min(MOST_EVENT_REQUESTS).saturating_sub(refused);
+        while !self.tasks.is_full()
+            && self.admin.standing(|what| what == Standing::Event) < wanted
+            && self.admin.send_standing(Command::event_request(), Standing::Event)?
+        {}
+        Ok(())
     }
 
     /// Says what this driver knows to do, which some controllers wait for to be told: to heed the delays that they have for

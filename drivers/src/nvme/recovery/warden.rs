@@ -24,9 +24,6 @@ use crate::nvme::spec::command::Command;
 /// microseconds, or as long as they do not run. A doorbell that is a message to a process which does not answer takes longer.
 const BELLS_TIME: Duration = Duration::from_secs(2);
 
-/// The most event requests that are kept with a controller: as many as there are types of events that it has.
-const MOST_REQUESTS: usize = 4;
-
 /// A controller's thread. Its end is waited for.
 pub struct Warden {
     resets: Arc<AtomicU64>,
@@ -208,15 +205,12 @@ impl Rounds {
         }
     }
 
-    /// Keeps event requests with the controller, as many as it takes (AERL), and a thread that finds out what it has told of.
+    /// Keeps event requests with the controller, and a thread that finds out what it has told of.
     fn keep_listening(&mut self) -> Result<(), NvmeError> {
         let core = Arc::clone(&self.core);
-        let limit = core.known.get().map_or(0, |known| usize::from(known.identify.aerl) + 1);
-        let wanted = limit.min(MOST_REQUESTS).saturating_sub(self.refused);
-        while !core.tasks.is_full()
-            && core.admin.standing(|what| what == Standing::Event) < wanted
-            && core.admin.send_standing(Command::event_request(), Standing::Event)?
-        {}
+        if let Some(known) = core.known.get() {
+            core.request_events(&known.identify, self.refused)?;
+        }
         if core.tasks.is_empty() || self.listener.as_ref().is_some_and(|listener| !listener.is_finished()) {
             return Ok(());
         }

@@ -33,6 +33,16 @@ fn until_running(rig: &mut Rig) {
     }
 }
 
+/// Often, since the controller's thread would ask for them soon as well.
+#[test]
+fn event_requests_are_with_the_controller_when_its_start_returns() {
+    for _ in 0..50 {
+        let (fake, controller) = start(Script::default());
+        assert_eq!(fake.asked(admin::ASYNC_EVENT_REQUEST), 1, "as many as AERL of 0 allows");
+        drop(controller.unwrap());
+    }
+}
+
 #[test]
 fn a_lost_command_is_aborted_then_the_controller_is_reset_and_work_goes_on() {
     let script = Script {
