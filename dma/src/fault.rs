@@ -104,6 +104,11 @@ extern "C" fn on_bus_error(signal: libc::c_int, info: *mut libc::siginfo_t, cont
     pass_on(signal, info, context);
 }
 
+/// A handler with SA_SIGINFO (sigaction(2)).
+type InfoHandler = extern "C" fn(libc::c_int, *mut libc::siginfo_t, *mut libc::c_void);
+/// A handler without.
+type PlainHandler = extern "C" fn(libc::c_int);
+
 /// Does what was done before.
 fn pass_on(signal: libc::c_int, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
     let before = BEFORE.load(Ordering::Acquire);
@@ -111,21 +116,19 @@ fn pass_on(signal: libc::c_int, info: *mut libc::siginfo_t, context: *mut libc::
     let Some(before) = (unsafe { before.as_ref() }) else { return };
     match before.sa_sigaction {
         libc::SIG_DFL | libc::SIG_IGN => {
-            // SAFETY: all zeroes is the default action. The instruction faults again when the handler returns.
-            unsafe {
-                let default: libc::sigaction = std::mem::zeroed();
-                libc::sigaction(signal, &raw const default, std::ptr::null_mut());
-            }
+            // SAFETY: all zeroes is a value of this structure of integers and an optional pointer, and the default action.
+            let default: libc::sigaction = unsafe { std::mem::zeroed() };
+            // SAFETY: the default action has no handler. The instruction faults again when this one returns.
+            unsafe { libc::sigaction(signal, &raw const default, std::ptr::null_mut()) };
         }
         handler if before.sa_flags & libc::SA_SIGINFO != 0 => {
             // SAFETY: a handler that was installed with SA_SIGINFO has this signature.
-            let handler: extern "C" fn(libc::c_int, *mut libc::siginfo_t, *mut libc::c_void) =
-                unsafe { std::mem::transmute(handler) };
+            let handler = unsafe { std::mem::transmute::<usize, InfoHandler>(handler) };
             handler(signal, info, context);
         }
         handler => {
             // SAFETY: a handler that was installed without SA_SIGINFO has this one.
-            let handler: extern "C" fn(libc::c_int) = unsafe { std::mem::transmute(handler) };
+            let handler = unsafe { std::mem::transmute::<usize, PlainHandler>(handler) };
             handler(signal);
         }
     }

@@ -123,10 +123,10 @@ impl Mapping {
             return Err(DmaError::BadLength { len_bytes, max_bytes });
         }
         let prot = if writable { READ_WRITE } else { ProtFlags::READ };
+        let shared = MapFlags::SHARED;
         // SAFETY: a new mapping at an address of the kernel's choice replaces nothing.
-        let start =
-            unsafe { rustix::mm::mmap(null_mut(), len_bytes, prot, MapFlags::SHARED, fd, offset_bytes) }
-                .map_err(refused)?;
+        let start = unsafe { rustix::mm::mmap(null_mut(), len_bytes, prot, shared, fd, offset_bytes) };
+        let start = start.map_err(refused)?;
         let span = span_of(start.cast(), len_bytes).map_err(refused)?;
         Ok(Mapping { span, kind: Kind::Kernel, fd: None, page_bytes })
     }

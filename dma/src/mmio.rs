@@ -72,10 +72,10 @@ impl MmioRegion {
         }
         let failed = |source| DmaError::Map { what: "map device registers of", len_bytes, source };
         let prot = ProtFlags::READ | ProtFlags::WRITE;
+        let shared = MapFlags::SHARED;
         // SAFETY: a new mapping at an address of the kernel's choice replaces nothing.
-        let start =
-            unsafe { rustix::mm::mmap(null_mut(), len_bytes, prot, MapFlags::SHARED, fd, offset_bytes) }
-                .map_err(|errno| failed(io::Error::from(errno)))?;
+        let start = unsafe { rustix::mm::mmap(null_mut(), len_bytes, prot, shared, fd, offset_bytes) };
+        let start = start.map_err(|errno| failed(io::Error::from(errno)))?;
         let Some(start) = NonNull::new(start.cast()) else {
             return Err(failed(io::Error::from(io::ErrorKind::AddrNotAvailable)));
         };

@@ -151,10 +151,10 @@ impl CommandRing {
     /// The memory stays mapped until it is unfixed, or the ring is gone.
     pub unsafe fn fix(&mut self, start: usize, len: usize) -> io::Result<Option<u16>> {
         let Some(index) = self.fixed.as_mut().and_then(Vec::pop) else { return Ok(None) };
+        let ring = self.ring.submitter();
         let buffer = libc::iovec { iov_base: start as *mut libc::c_void, iov_len: len };
         // SAFETY: the caller's promise.
-        let fixed =
-            unsafe { self.ring.submitter().register_buffers_update(u32::from(index), &[buffer], None) };
+        let fixed = unsafe { ring.register_buffers_update(u32::from(index), &[buffer], None) };
         if let Err(error) = fixed {
             self.fixed.iter_mut().for_each(|free| free.push(index));
             return Err(error);
@@ -164,10 +164,10 @@ impl CommandRing {
 
     /// Undoes it.
     pub fn unfix(&mut self, index: u16) {
+        let ring = self.ring.submitter();
         let nothing = libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 };
         // SAFETY: it refers to no memory.
-        let freed =
-            unsafe { self.ring.submitter().register_buffers_update(u32::from(index), &[nothing], None) };
+        let freed = unsafe { ring.register_buffers_update(u32::from(index), &[nothing], None) };
         match freed {
             Ok(_) => self.fixed.iter_mut().for_each(|free| free.push(index)),
             // The kernel keeps the pages, and the number is not used again.
