@@ -8,6 +8,7 @@ use std::sync::Arc;
 use corelane_dma::{MemRegion, Registered};
 
 use super::channel::{Channel, ChannelInner};
+use super::drained::DrainedSection;
 use super::driver::{BlockDriver, BlockStatus, DeviceChange};
 use super::errno::BlockError;
 use super::limits::{BlockLimits, MAX_LENGTH_BYTES};
@@ -92,6 +93,14 @@ impl BlockBackend {
     /// Waits until what is in flight now, in every lane, has ended. Requests submitted meanwhile are not waited for.
     pub async fn drain(&self) {
         slow::ask_lanes(&self.node, None).await;
+    }
+
+    /// Drains the device and keeps it so until what this gives is dropped: requests that are submitted meanwhile, in any lane
+    /// and by anybody, the caller included, are held back in their lane, and start in order afterwards. Sections nest.
+    pub async fn drained_begin(&self) -> DrainedSection {
+        let section = DrainedSection::begin(&self.node);
+        section.settle().await;
+        section
     }
 
     /// Refuses requests from now on (`ENOMEDIUM`) and waits for those in flight.

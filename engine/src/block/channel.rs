@@ -20,7 +20,7 @@ use std::task::Waker;
 use corelane_dma::{BlockPool, Payload};
 
 use super::counters::ChannelStats;
-use super::driver::LeafQueue;
+use super::driver::{LeafQueue, Tag};
 use super::errno::{BlockError, IoResult};
 use super::future::IoFuture;
 use super::node::{Answer, LaneEntry, Node};
@@ -98,6 +98,8 @@ pub(super) struct State {
     /// Futures that wait for a slot, oldest first, by ticket. One whose ticket is not here was called.
     slot_waiters: VecDeque<(u64, Waker)>,
     next_ticket: u64,
+    /// What a drained section holds back, oldest first.
+    pub(super) held: VecDeque<(Tag, Request)>,
     tag_waiters: VecDeque<Waker>,
     pub(super) bounce: Option<BlockPool>,
     pub(super) bounce_waiters: VecDeque<Waker>,
@@ -256,6 +258,7 @@ impl State {
             clear_waits: Vec::new(),
             slot_waiters: VecDeque::new(),
             next_ticket: 0,
+            held: VecDeque::new(),
             tag_waiters: VecDeque::new(),
             bounce: None,
             bounce_waiters: VecDeque::new(),
@@ -298,20 +301,18 @@ impl ChannelInner {
             payload: Payload::None,
             token: request.token,
         };
+        let holds = self.holds();
         let mut table = self.table.borrow_mut();
-        let Some(name) = table.take_waiting(bare, target) else { return Err(Rejected(request)) };
+        let Some(name) = table.take_waiting(bare, target, holds) else { return Err(Rejected(request)) };
+        if holds {
+            drop(table);
+            self.hold(name.tag, request);
+            return Ok(name);
+        }
         let mut state = self.state.borrow_mut();
-        match slow::check(&self.node, &request) {
-            Err(errno) => {
-                state.stats.refused += 1;
-                table.refuse(name.tag, Err(errno.into()), request.payload);
-            }
-            Ok(()) if request.bytes == 0 && request.op != Op::Flush => {
-                state.stats.slow[request.op as usize] += 1;
-                table.refuse(name.tag, Ok(()), request.payload);
-            }
-            Ok(()) => {
-                state.stats.slow[request.op as usize] += 1;
+        match state.stats.count_slow(&request, slow::check(&self.node, &request)) {
+            Some(result) => table.refuse(name.tag, result, request.payload),
+            None => {
                 drop((table, state));
                 self.ctx.spawn(slow::run(Rc::clone(self), name.tag, request));
             }
@@ -396,7 +397,8 @@ impl ChannelInner {
         let table = self.table.borrow();
         let names = match range {
             Some((start, end)) => table.overlapping(start, end),
-            None => table.active(),
+            // What is held back is ended by closing alone.
+            None => table.active(self.node.is_closed()),
         };
         drop(table);
         if !names.is_empty() {

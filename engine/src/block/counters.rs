@@ -1,6 +1,7 @@
 //! What a channel counts. Tests assert on these, so each says exactly when it rises.
 
-use super::request::Op;
+use super::errno::{Errno, IoResult};
+use super::request::{Op, Request};
 
 /// Counts of one channel since it was opened.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -11,6 +12,8 @@ pub struct ChannelStats {
     pub slow: [u64; Op::COUNT],
     /// Requests refused before they reached anything: out of range, read-only, closed, malformed.
     pub refused: u64,
+    /// Requests that waited for the end of a [drained section](super::DrainedSection).
+    pub held: u64,
     /// Requests whose range was widened to `request_alignment`.
     pub padded: u64,
     /// Device commands that used a bounce buffer.
@@ -33,6 +36,16 @@ impl ChannelStats {
     /// Requests of `op` that took the fast path.
     pub fn fast_of(&self, op: Op) -> u64 {
         self.fast[op as usize]
+    }
+
+    /// Counts a request of the slow path that was `checked`. Says how it has ended, if there is nothing to do.
+    pub(super) fn count_slow(&mut self, request: &Request, checked: Result<(), Errno>) -> Option<IoResult> {
+        if let Err(errno) = checked {
+            self.refused += 1;
+            return Some(Err(errno.into()));
+        }
+        self.slow[request.op as usize] += 1;
+        (request.bytes == 0 && request.op != Op::Flush).then_some(Ok(()))
     }
 
     /// Requests of `op` that took the slow path.

@@ -10,6 +10,7 @@ mod backend;
 mod channel;
 mod command;
 mod counters;
+mod drained;
 mod driver;
 mod errno;
 mod future;
@@ -25,6 +26,7 @@ mod zoned;
 pub use backend::{BackendOptions, BlockBackend};
 pub use channel::{Channel, Ended, MAX_DEPTH};
 pub use counters::ChannelStats;
+pub use drained::DrainedSection;
 pub use driver::{
     BlockDriver, BlockStatus, ChangeHook, DeviceChange, LeafCommand, LeafCompletion, LeafQueue, StatusFlags,
     Tag,

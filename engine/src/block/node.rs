@@ -2,8 +2,8 @@
 //!
 //! Invariants:
 //!
-//! - `attention` is not zero while a serialising request is in flight or the node is closed or has failed. The fast path
-//!   reads it once per request and writes nothing shared.
+//! - `attention` is not zero while a serialising request is in flight, or the node is drained, closed or has failed. The fast
+//!   path reads it once per request and writes nothing shared.
 //! - A serialising request waits for every earlier overlapping one (in the order of the list), then for every request
 //!   that a lane has tracked; a tracked request never waits for a serialising one. So nobody waits in a circle.
 //! - A lane checks the list and tracks its request without giving up the thread in between, and a serialising request
@@ -31,6 +31,8 @@ struct Shared {
     length: AtomicU64,
     attention: AtomicU32,
     closed: AtomicBool,
+    /// How many drained sections are open.
+    drained: AtomicU32,
 }
 
 /// See the module's documentation.
@@ -55,6 +57,8 @@ pub(super) struct Control {
     /// Written and read under this lock together with `lanes`, so that each lane is told of each region once.
     pub(super) regions: RegisteredTable,
     serial: Vec<SerialEntry>,
+    /// Who waits for the end of all drained sections.
+    undrained: Vec<Waker>,
     next_id: u64,
 }
 
@@ -91,6 +95,7 @@ impl Node {
             length: AtomicU64::new(length),
             attention: AtomicU32::new(0),
             closed: AtomicBool::new(false),
+            drained: AtomicU32::new(0),
         };
         let read_only = read_only || driver.read_only();
         let (shared, control) = (CachePadded::new(shared), Mutex::default());
@@ -169,7 +174,41 @@ impl Node {
     pub(super) fn mark_closed(&self) {
         if !self.shared.closed.swap(true, Ordering::SeqCst) {
             self.shared.attention.fetch_add(1, Ordering::SeqCst);
+            self.wake_undrained();
         }
+    }
+
+    /// Whether requests are held back.
+    pub(super) fn is_drained(&self) -> bool {
+        self.shared.drained.load(Ordering::SeqCst) > 0 && !self.is_closed()
+    }
+
+    /// Opens a drained section.
+    pub(super) fn begin_drained(&self) {
+        self.shared.drained.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Ends one.
+    pub(super) fn end_drained(&self) {
+        if self.shared.drained.fetch_sub(1, Ordering::SeqCst) == 1 {
+            self.wake_undrained();
+        }
+    }
+
+    fn wake_undrained(&self) {
+        // Who looks under the lock before this is in the list; who does after it sees what has changed.
+        let waiters = std::mem::take(&mut self.control().undrained);
+        waiters.into_iter().for_each(Waker::wake);
+    }
+
+    /// Whether requests are not held back; if they are, `waker` is woken when that may have changed.
+    pub(super) fn poll_undrained(&self, waker: &Waker) -> bool {
+        let mut control = self.control();
+        if self.is_drained() {
+            control.undrained.push(waker.clone());
+            return false;
+        }
+        true
     }
 
     /// The control half. Poison means that a panic happened between two consistent states: each critical section
@@ -206,14 +245,14 @@ impl Node {
     /// Puts a serialising request on `start..end` into the list, behind those that are there. The earlier ones that
     /// overlap are returned; the request may start when they are gone.
     pub(super) fn enter_serial(self: &Arc<Node>, start: u64, end: u64) -> (SerialGuard, Vec<SerialGone>) {
-        self.shared.attention.fetch_add(1, Ordering::SeqCst);
+        let attention = Attention::raise(self);
         // One critical section for both: of two requests that come at once, exactly one is the earlier.
         let mut control = self.control();
         let earlier = control.overlaps(self, start, end);
         let id = control.next_id();
         control.serial.push(SerialEntry { id, start, end, waiters: Vec::new() });
         drop(control);
-        (SerialGuard { node: Arc::clone(self), id }, earlier)
+        (SerialGuard { id, attention }, earlier)
     }
 
     /// The serialising requests in flight that overlap `start..end`.
@@ -235,19 +274,34 @@ impl Control {
     }
 }
 
+/// Keeps requests off the fast path until it is dropped.
+pub(super) struct Attention(Arc<Node>);
+
+impl Attention {
+    pub(super) fn raise(node: &Arc<Node>) -> Attention {
+        node.shared.attention.fetch_add(1, Ordering::SeqCst);
+        Attention(Arc::clone(node))
+    }
+}
+
+impl Drop for Attention {
+    fn drop(&mut self) {
+        self.0.shared.attention.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
 /// Keeps others off the range until it is dropped.
 pub(super) struct SerialGuard {
-    node: Arc<Node>,
     id: u64,
+    attention: Attention,
 }
 
 impl Drop for SerialGuard {
     fn drop(&mut self) {
-        let mut control = self.node.control();
+        let mut control = self.attention.0.control();
         let gone = control.serial.iter().position(|entry| entry.id == self.id);
         let waiters = gone.map(|index| control.serial.remove(index).waiters);
         drop(control);
-        self.node.shared.attention.fetch_sub(1, Ordering::SeqCst);
         for waker in waiters.into_iter().flatten() {
             waker.wake();
         }

@@ -180,11 +180,21 @@ impl Table {
         Ok(SlotName { tag: Tag(index), generation: slot.generation })
     }
 
-    /// Takes a free slot of the caller's for a request of the slow path, whose memory the slow path keeps.
-    pub(super) fn take_waiting(&mut self, request: Filling, target: Target) -> Option<SlotName> {
+    /// Takes a free slot of the caller's for a request of the slow path, whose memory the slow path keeps; `held` if it waits
+    /// for the end of a drained section.
+    pub(super) fn take_waiting(&mut self, request: Filling, target: Target, held: bool) -> Option<SlotName> {
         let tag = Tag(self.free_public.pop()?);
-        self.slots.get_mut(tag.0 as usize)?.fill(request, State::Waiting, target);
+        let state = if held { State::Held } else { State::Waiting };
+        self.slots.get_mut(tag.0 as usize)?.fill(request, state, target);
         Some(self.name(tag))
+    }
+
+    /// What was held back is a request of the slow path as any other now.
+    pub(super) fn unhold(&mut self, tag: Tag) {
+        if let Some(slot) = self.slots.get_mut(tag.0 as usize) {
+            debug_assert_eq!(slot.state, State::Held, "slot {} was not held back", tag.0);
+            slot.state = State::Waiting;
+        }
     }
 
     /// A free slot for a command of the slow path.
@@ -380,13 +390,21 @@ impl Table {
     /// Whether the request that `name` was given out for has yet to end.
     pub(super) fn is_active(&self, name: SlotName) -> bool {
         self.slots.get(name.tag.0 as usize).is_some_and(|slot| {
-            slot.generation == name.generation && (slot.state == State::Waiting || touches(slot.state))
+            slot.generation == name.generation && !matches!(slot.state, State::Free | State::Ended)
         })
     }
 
-    /// Names of the caller's requests that have yet to end.
-    pub(super) fn active(&self) -> Vec<SlotName> {
-        (0..self.depth).map(|index| self.name(Tag(index))).filter(|name| self.is_active(*name)).collect()
+    /// Names of the caller's requests that have yet to end; without those that are held back, unless `held`.
+    pub(super) fn active(&self, held: bool) -> Vec<SlotName> {
+        let public = self.slots.iter().take(self.depth as usize).enumerate();
+        public
+            .filter(|(_, slot)| match slot.state {
+                State::Free | State::Ended => false,
+                State::Held => held,
+                State::Waiting | State::Tracked | State::Pending | State::Sent => true,
+            })
+            .map(|(index, slot)| SlotName { tag: Tag(index as u32), generation: slot.generation })
+            .collect()
     }
 
     /// Gives the slot back, with what memory it still has.

@@ -13,6 +13,8 @@ pub(in crate::block) enum State {
     Free,
     /// A request of the slow path that is not yet counted as touching its range: it waits for a serialising request.
     Waiting,
+    /// A request that waits for the end of a drained section; nobody waits for it.
+    Held,
     /// A request of the slow path that touches its range: serialising requests wait for it.
     Tracked,
     /// Waits for room in the leaf queue. It counts as touching its range, as all that follow do.

@@ -107,7 +107,7 @@ fn a_failure_is_for_the_channel_to_look_at() {
 #[test]
 fn a_stale_name_is_recognised() {
     let shared = Shared::new(1, 0);
-    let name = shared.borrow_mut().take_waiting(filling(0, 1), Target::Batch).expect("a free slot");
+    let name = shared.borrow_mut().take_waiting(filling(0, 1), Target::Batch, false).expect("a free slot");
     assert!(shared.borrow().is_active(name));
     drop(shared.borrow_mut().release(name.tag));
     assert!(!shared.borrow().is_active(name));
@@ -120,11 +120,11 @@ fn only_requests_that_touch_their_range_are_found() {
     let shared = Shared::new(4, 0);
     let hit = start(&shared, 100, 50);
     start(&shared, 150, 50);
-    shared.borrow_mut().take_waiting(filling(100, 50), Target::Batch).expect("a free slot");
+    shared.borrow_mut().take_waiting(filling(100, 50), Target::Batch, false).expect("a free slot");
     let found = shared.borrow().overlapping(120, 150);
     assert_eq!(found, vec![shared.borrow().name(hit)]);
     assert!(shared.borrow().overlapping(0, 100).is_empty());
-    assert_eq!(shared.borrow().active().len(), 3);
+    assert_eq!(shared.borrow().active(false).len(), 3);
 }
 
 #[test]
