@@ -235,6 +235,34 @@ mod tests {
         }
     }
 
+    /// NVM 1.0d, 5.2.1.1.
+    #[test]
+    fn a_guard_covers_the_metadata_that_lies_before_it() {
+        let (data, metadata) = (vec![7; 512], (0..24).collect::<Vec<u8>>());
+        for guard in ALL {
+            let all = [&data[..], &metadata[..24 - guard.pi_bytes()]].concat();
+            let last = Protection { kind: 1, guard, first: false };
+            assert_eq!(last.guard_of(&data, &metadata), of(guard, &all));
+            let first = Protection { kind: 1, guard, first: true };
+            assert_eq!(first.guard_of(&data, &metadata), of(guard, &data));
+        }
+    }
+
+    /// NVM 1.0d, 5.2.2.
+    #[test]
+    fn tags_of_ones_are_not_checked() {
+        for guard in ALL {
+            let ones = (1_u128 << guard.reference_bits()) - 1;
+            let escaped = |kind, application, reference| {
+                let tags = Tags { guard: 0, application, reference };
+                Protection { kind, guard, first: true }.is_escaped(tags)
+            };
+            assert_eq!([1, 2, 3].map(|kind| escaped(kind, 0xFFFF, 5)), [true, true, false]);
+            assert_eq!([1, 2, 3].map(|kind| escaped(kind, 0xFFFF, ones)), [true; 3]);
+            assert_eq!([1, 2, 3].map(|kind| escaped(kind, 0xFFFE, ones)), [false; 3]);
+        }
+    }
+
     #[test]
     fn tags_lie_as_the_specification_draws_them() {
         let tags = Tags { guard: 0x1122_3344_5566_7788, application: 0x99AA, reference: 0xBBCC_DDEE_FF01 };

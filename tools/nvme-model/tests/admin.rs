@@ -211,6 +211,35 @@ fn events_are_held_told_and_aborted() {
 }
 
 #[test]
+fn a_host_is_told_of_what_it_wants_to_know() {
+    const EVENT: u8 = 0x0C;
+    let namespaces = vec![NamespaceConfig::ram(1 << 20); 2];
+    let mut host = Initiator::new(ModelConfig { aerl: 1, ..ModelConfig::new(namespaces) });
+    host.push(0, Cmd::new(EVENT, 0));
+    host.push(0, Cmd::new(EVENT, 0));
+    host.ring(0);
+    host.model.resize_namespace(1, 1 << 19).unwrap();
+    host.model.set_critical_warning(1);
+    host.settle();
+    // The answer to another command would come after an event's.
+    assert_eq!(host.admin(Cmd::new(8, 0).set(10, 0x55_0001)).result, 1, "it has not asked for either");
+    // Asynchronous Event Configuration: namespaces, and the spare of bit 0.
+    assert_eq!(host.admin(Cmd::new(9, 0).set(10, 0x0B).set(11, 1 << 8 | 1)).status, 0);
+    host.model.set_attached(2, false).unwrap();
+    let told = host.wait(0);
+    assert_eq!((told.status, told.result), (0, 0x04_0002));
+    let log = Cmd::new(2, u32::MAX).prp(DATA, 0).set(10, 4 | 1023 << 16);
+    assert_eq!(host.admin(log).status, 0);
+    assert_eq!(host.bytes(DATA, 8), [2, 0, 0, 0, 0, 0, 0, 0], "the first was not to be told of");
+    // Bit 1 is not wanted.
+    host.model.set_critical_warning(2);
+    host.model.set_critical_warning(3);
+    let told = host.wait(0);
+    assert_eq!((told.status, told.result), (0, 0x02_0201));
+    host.assert_clean();
+}
+
+#[test]
 fn wrong_doorbells_and_identifiers_are_recorded() {
     let mut host = Initiator::new(config());
     host.make_pair(1, 8);
