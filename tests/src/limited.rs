@@ -1,6 +1,7 @@
 //! A driver with stricter limits than it needs, which checks that the block layer keeps to them.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use corelane_dma::{Backing, MemRegion};
 use corelane_engine::aio::{AioContext, Readiness};
@@ -25,12 +26,13 @@ pub struct Restrictions {
 pub struct Limited {
     inner: Arc<dyn BlockDriver>,
     restrictions: Restrictions,
+    still: Arc<AtomicBool>,
 }
 
 impl Limited {
-    /// Puts `restrictions` on a driver.
-    pub fn new(inner: Arc<dyn BlockDriver>, restrictions: Restrictions) -> Limited {
-        Limited { inner, restrictions }
+    /// Puts `restrictions` on a driver, which gets no command while `still` is set.
+    pub fn new(inner: Arc<dyn BlockDriver>, restrictions: Restrictions, still: &Arc<AtomicBool>) -> Limited {
+        Limited { inner, restrictions, still: Arc::clone(still) }
     }
 }
 
@@ -70,7 +72,8 @@ impl BlockDriver for Limited {
     fn open_queue(&self, ctx: &AioContext, table: LeafTable) -> Result<Box<dyn LeafQueue>, BlockError> {
         let view = table.view();
         let inner = self.inner.open_queue(ctx, table)?;
-        Ok(Box::new(Checked { inner, restrictions: self.restrictions.clone(), view }))
+        let (restrictions, still) = (self.restrictions.clone(), Arc::clone(&self.still));
+        Ok(Box::new(Checked { inner, restrictions, still, view }))
     }
 
     fn truncate(&self, length_bytes: u64) -> Result<(), BlockError> {
@@ -86,15 +89,17 @@ impl BlockDriver for Limited {
     }
 }
 
-/// A queue that panics at a command that the limits forbid.
+/// A queue that panics at a command that the limits forbid, or that comes at a time when none may.
 struct Checked {
     inner: Box<dyn LeafQueue>,
     restrictions: Restrictions,
+    still: Arc<AtomicBool>,
     view: TableView,
 }
 
 impl Checked {
     fn check(&self, command: &Command) {
+        assert!(!self.still.load(Ordering::SeqCst), "in a drained section: {command:?}");
         let limits = &self.restrictions.limits;
         let align = u64::from(limits.request_alignment);
         assert_eq!((command.offset() | command.bytes()) % align, 0, "not aligned to {align}: {command:?}");

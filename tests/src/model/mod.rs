@@ -9,6 +9,8 @@ mod plan;
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use corelane_dma::{IoBuf, Payload};
 use corelane_engine::aio::{AioConfig, AioContext, IoThread};
@@ -63,10 +65,22 @@ async fn carry_out(plans: Vec<Plan>) -> Vec<Outcome> {
     outcomes
 }
 
+/// Drains the device for a moment, in which it gets no command.
+async fn hold_still(backend: BlockBackend, still: Arc<AtomicBool>) {
+    let ctx = AioContext::current().expect("a lane");
+    let section = backend.drained_begin().await;
+    still.store(true, Ordering::SeqCst);
+    ctx.sleep(Duration::from_micros(200)).await;
+    still.store(false, Ordering::SeqCst);
+    drop(section);
+}
+
 /// One device, its model, and its lanes.
 pub struct Sequence {
     rng: Rng,
     backend: BlockBackend,
+    /// Set while the device may get no command.
+    still: Arc<AtomicBool>,
     model: Vec<u8>,
     lanes: Vec<IoThread>,
     carried_out: usize,
@@ -84,7 +98,8 @@ impl Sequence {
             no_discard: rng.random_bool(0.3),
             no_fua: rng.random_bool(0.5),
         };
-        let driver = Arc::new(Limited::new(driver, restrictions));
+        let still = Arc::default();
+        let driver = Arc::new(Limited::new(driver, restrictions, &still));
         let backend = BlockBackend::new(driver, BackendOptions::default()).expect("a backend");
         let count = rng.random_range(1..=MOST_LANES);
         let depth = rng.random_range(1..=16);
@@ -99,7 +114,7 @@ impl Sequence {
             };
             lane.handle().run_on(open).wait().expect("the lane runs");
         }
-        Sequence { rng, backend, model, lanes, carried_out: 0 }
+        Sequence { rng, backend, still, model, lanes, carried_out: 0 }
     }
 
     /// Plans that may run at once, dealt to the lanes.
@@ -133,7 +148,9 @@ impl Sequence {
     fn step(&mut self) {
         let dealt = self.plan_step();
         self.carried_out += dealt.iter().map(Vec::len).sum::<usize>();
-        let outcomes = self.run(&dealt);
+        // Drained by a lane of its own choice, or not.
+        let drained_by = self.rng.random_range(0..8);
+        let outcomes = self.run(&dealt, drained_by);
         let mut discards = Vec::new();
         for (outcomes, plans) in outcomes.into_iter().zip(dealt) {
             for (plan, (result, read)) in plans.into_iter().zip(outcomes) {
@@ -153,9 +170,14 @@ impl Sequence {
         }
     }
 
-    /// Carries out the plans of each lane, all lanes at once.
-    fn run(&self, dealt: &[Vec<Plan>]) -> Vec<Vec<Outcome>> {
+    /// Carries out the plans of each lane, all lanes at once. If there is a lane `drained_by`, it drains the device meanwhile.
+    fn run(&self, dealt: &[Vec<Plan>], drained_by: usize) -> Vec<Vec<Outcome>> {
         std::thread::scope(|scope| {
+            if let Some(lane) = self.lanes.get(drained_by) {
+                let (backend, still) = (self.backend.clone(), Arc::clone(&self.still));
+                let call = lane.handle().run_on(move |_: &AioContext| hold_still(backend, still));
+                scope.spawn(|| call.wait().expect("the lane runs"));
+            }
             let waiting: Vec<_> = self
                 .lanes
                 .iter()
