@@ -20,6 +20,16 @@ fn start(
     metadata_extended: bool,
     protection: Option<Protection>,
 ) -> (Arc<Model>, Arc<NvmeController>) {
+    start_under("", metadata_bytes, metadata_extended, protection)
+}
+
+/// With these faults.
+fn start_under(
+    faults: &str,
+    metadata_bytes: u16,
+    metadata_extended: bool,
+    protection: Option<Protection>,
+) -> (Arc<Model>, Arc<NvmeController>) {
     let namespace = NamespaceConfig {
         lba_shift: 9,
         metadata_bytes,
@@ -29,6 +39,7 @@ fn start(
     };
     let config = ModelConfig { wzsl: 5, ..ModelConfig::new(vec![namespace]) };
     let model = Arc::new(Model::new(config).unwrap());
+    model.set_faults(faults.parse().unwrap()).unwrap();
     let bus = ModelBus::new("model", Arc::clone(&model)).unwrap();
     let controller = NvmeController::start(bus, &ControllerOptions::default()).unwrap();
     (model, controller)
@@ -330,4 +341,37 @@ fn commands_carry_metadata() {
         ctx.shutdown();
         assert_eq!(model.take_violations(), []);
     }
+}
+
+const LONG: Option<Protection> = Some(Protection { kind: 1, guard: Guard::Crc64, first: false });
+
+#[test]
+fn long_guards_are_not_used_where_the_controller_does_not_hear_of_them() {
+    let (model, controller) = start_under("set-features.16=status:0/02:dnr", 16, false, LONG);
+    let error = open(&controller).map(drop).expect_err("its blocks cannot be read");
+    assert!(error.contains("refuses to hear that this driver knows such formats"), "{error}");
+    let ctx = AioContext::new(&AioConfig::default()).unwrap();
+    let commands = NvmeCommands::open(&controller, Nsid(1), &CommandOptions::default(), &ctx);
+    assert!(commands.is_err_and(|other| error.ends_with(&other.to_string())));
+    assert_eq!(model.take_violations(), []);
+    // Others can be.
+    let short = Some(Protection { kind: 1, guard: Guard::Crc16, first: false });
+    let (model, controller) = start_under("set-features.16=status:0/02:dnr", 8, false, short);
+    assert_eq!(open(&controller).map(drop), Ok(()));
+    assert_eq!(model.take_violations(), []);
+}
+
+#[test]
+fn a_controller_that_does_not_hear_of_long_guards_after_a_reset_is_reset_again() {
+    let (model, controller) = start(16, false, LONG);
+    let driver = open(&controller).unwrap();
+    let ctx = AioContext::new(&AioConfig::default()).unwrap();
+    let backend = BlockBackend::new(Arc::new(driver), BackendOptions::default()).unwrap();
+    let channel = backend.channel(&ctx, 4).unwrap();
+    model.set_faults("write:1=fatal;set-features.16:1=status:0/02:dnr".parse().unwrap()).unwrap();
+    let (result, _) = ctx.block_on(channel.write_at(0, filled(7, BLOCK)));
+    let refused = model.faults_made().into_iter().find(|(fault, _)| *fault == "status");
+    // The reset that it did not hear of them after does not count.
+    assert_eq!((result, refused, controller.resets()), (Ok(()), Some(("status", 1)), 1));
+    assert_eq!(model.take_violations(), []);
 }

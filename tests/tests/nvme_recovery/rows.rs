@@ -11,8 +11,10 @@ use corelane_drivers::nvme::{
     ControllerOptions, NvmeController, NvmeDriver, NvmeError, NvmeOptions, Polling,
 };
 use corelane_engine::aio::{AioConfig, AioContext, IoThread, Wait};
-use corelane_engine::block::{BlockBackend, Channel, Completion, Errno, Op, ReqFlags, Request};
-use corelane_nvme_model::{Device, FaultScript, Model, ModelBus, ModelConfig, NamespaceConfig};
+use corelane_engine::block::{
+    BackendOptions, BlockBackend, Channel, Completion, Errno, Op, ReqFlags, Request,
+};
+use corelane_nvme_model::{Device, FaultScript, Model, ModelBus, ModelConfig, NamespaceConfig, Notice};
 
 use crate::rig::{BLOCK, Rig, SIZE, errno};
 
@@ -219,6 +221,26 @@ fn a_function_that_vanishes_under_load_is_gone_and_the_same_address_can_be_opene
     buf.copy_to(0, &mut bytes).unwrap();
     assert_eq!((result, bytes), (Ok(()), [7; BLOCK]));
     assert_eq!(model.take_violations(), []);
+}
+
+#[test]
+fn what_one_host_was_told_of_the_function_does_not_concern_the_next() {
+    let rig = Rig::new(config());
+    let model = Arc::clone(&rig.model);
+    drop(rig);
+    model.give_notice(Notice::Removal);
+    model.give_notice(Notice::Error);
+    let bus = ModelBus::new("model", Arc::clone(&model)).unwrap();
+    let controller = NvmeController::start(bus, &ControllerOptions::default()).unwrap();
+    let driver = NvmeDriver::open(&controller, Nsid(1), &NvmeOptions::default()).unwrap();
+    let backend = BlockBackend::new(Arc::new(driver), BackendOptions::default()).unwrap();
+    let ctx = AioContext::new(&AioConfig::default()).unwrap();
+    let channel = backend.channel(&ctx, 4).unwrap();
+    for _ in 0..200 {
+        assert_eq!(ctx.block_on(channel.flush()), Ok(()));
+        std::thread::sleep(Duration::from_micros(100));
+    }
+    assert_eq!(controller.resets(), 0);
 }
 
 #[test]

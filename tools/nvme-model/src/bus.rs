@@ -70,6 +70,7 @@ impl ModelBus {
     pub fn new(address: &str, model: Arc<Model>) -> Result<Arc<ModelBus>, DmaError> {
         let doorbells = MmioRegion::from_region(model.doorbell_region().clone())?;
         let dma = AddressSpace::new(Box::new(Mapper(Arc::clone(&model))))?;
+        model.shared().notices.forget();
         Ok(Arc::new(ModelBus { address: address.to_owned(), model, doorbells, dma }))
     }
 

@@ -70,6 +70,14 @@ impl HostNotices {
         Ok(HostNotices { removal: eventfd()?, error: eventfd()? })
     }
 
+    /// Forgets what was told, which was meant for whoever listened.
+    pub(crate) fn forget(&self) {
+        for fd in [&self.removal, &self.error] {
+            // There may be nothing to forget.
+            let _ = rustix::io::read(fd, &mut [0; 8]);
+        }
+    }
+
     /// Tells whoever listens.
     pub(crate) fn give(&self, notice: Notice) {
         let fd = match notice {

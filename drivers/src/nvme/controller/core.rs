@@ -64,6 +64,8 @@ pub struct Known {
     /// How many queue pairs it granted.
     pub granted: u32,
     pub shadow: Option<Arc<ShadowMemory>>,
+    /// Whether it has taken what it was told of the host ([`Core::configure_host`]).
+    pub host_told: bool,
 }
 
 impl Core {
@@ -266,15 +268,16 @@ impl Core {
     }
 
     /// Says what this driver knows to do, which some controllers wait for to be told: to heed the delays that they have for
-    /// repetitions, and to protect blocks by guards of more than 16 bits. A refusal does no harm.
+    /// repetitions, and to protect blocks by guards of more than 16 bits. Whether it has taken that; a refusal does no harm, but
+    /// to those who have opened namespaces on the strength of it.
     ///
     /// # Errors
-    /// Those of memory, and of an admin command other than a refusal.
-    pub fn configure_host(&self, permit: Permit, identify: &IdentifyController) -> Result<(), NvmeError> {
+    /// Those of memory, and of an admin command other than a refusal; a refusal, too, by a controller that had taken it.
+    pub fn configure_host(&self, permit: Permit, identify: &IdentifyController) -> Result<bool, NvmeError> {
         let has_delays = identify.crdt.iter().any(|delay| delay.get() != 0);
         let has_formats = identify.has_extended_formats();
         if !has_delays && !has_formats {
-            return Ok(());
+            return Ok(false);
         }
         let mut behavior = self.behavior.lock().unwrap_or_else(PoisonError::into_inner);
         let memory = match &mut *behavior {
@@ -290,10 +293,12 @@ impl Core {
         let data = DataPointer { prp1: memory.iova(), prp2: 0 };
         let command = Command::set_feature(feature::id::HOST_BEHAVIOR, Nsid::NONE, 0).with_data(data);
         match self.execute(permit, "Set Features (host behavior)", command, Data::None) {
-            Ok(_) => Ok(()),
+            Ok(_) => Ok(true),
+            // Namespaces were opened on the strength of it.
+            Err(error) if self.known.get().is_some_and(|known| known.host_told) => Err(error),
             Err(NvmeError::Refused { status, .. }) => {
                 tracing::info!(controller = self.control.address(), %status, "it does not ask what the host can do");
-                Ok(())
+                Ok(false)
             }
             Err(error) => Err(error),
         }

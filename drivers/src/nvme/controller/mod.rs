@@ -140,6 +140,11 @@ impl NvmeController {
         self.known().is_some_and(|known| known.shadow.is_some())
     }
 
+    /// Whether it has taken what it was told of the host, so that its extended formats may be used (Host Behavior Support).
+    pub(super) fn is_host_told(&self) -> bool {
+        self.known().is_some_and(|known| known.host_told)
+    }
+
     /// The most entries of an I/O queue.
     pub fn max_queue_entries(&self) -> u32 {
         self.core.control.registers().capabilities().max_queue_entries()
@@ -395,9 +400,9 @@ impl Starting {
         let nvm = core.identify_nvm(permit)?;
         let granted = core.ask_for_queues(permit, core.options.queues)?;
         let shadow = core.make_shadows(permit, &identify)?;
-        core.configure_host(permit, &identify)?;
+        let host_told = core.configure_host(permit, &identify)?;
         core.configure_events(permit, &identify)?;
-        Ok(Known { identify, nvm, granted, shadow })
+        Ok(Known { identify, nvm, granted, shadow, host_told })
     }
 
     fn run(mut self, known: Known) -> Result<Arc<NvmeController>, NvmeError> {

@@ -9,7 +9,7 @@ use crate::nvme::spec::Nsid;
 use crate::nvme::spec::command::Command;
 use crate::nvme::spec::identify::{COMMAND_SET_NVM, IDENTIFY_BYTES, cns};
 use crate::nvme::spec::namespace::{IdentifyNamespace, LbaFormat};
-use crate::nvme::spec::protection::{IdentifyNvmNamespace, Protection};
+use crate::nvme::spec::protection::{Guard, IdentifyNvmNamespace, Protection};
 
 /// The most metadata that a command has in a buffer of its own, in bytes: that of 4 MiB of blocks of 512 bytes with 64 each.
 /// One block has less than 64 KiB.
@@ -18,7 +18,8 @@ pub const MAX_BESIDE_BYTES: u64 = 512 << 10;
 /// What a namespace says of its formats beyond guards of 16 bits, where it has protection information and such formats. Blocks.
 ///
 /// # Errors
-/// Those of admin commands.
+/// Those of admin commands; [`NvmeError::Format`] for a format that the controller keeps from hosts that do not know it, where
+/// it has not taken that this one does.
 pub fn extended_formats(
     controller: &NvmeController,
     nsid: Nsid,
@@ -32,6 +33,18 @@ pub fn extended_formats(
     let mut extended = Box::new(IdentifyNvmNamespace::new_zeroed());
     if let Ok((found, _)) = IdentifyNvmNamespace::read_from_prefix(&answer.data) {
         *extended = found;
+    }
+    if let Ok(Some(protection)) = Protection::of(identify, Some(&extended))
+        && protection.guard != Guard::Crc16
+        && !controller.is_host_told()
+    {
+        let reason = "its format has a guard of more than 16 bits, and the controller refuses to hear that this driver knows such \
+                      formats (Set Features 16h, LBAFEE)";
+        return Err(NvmeError::Format {
+            address: controller.address().to_owned(),
+            nsid,
+            reason: reason.to_owned(),
+        });
     }
     Ok(Some(extended))
 }
