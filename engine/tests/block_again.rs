@@ -104,6 +104,29 @@ fn a_request_that_is_dropped_gives_its_place_and_its_memory_back() {
 }
 
 #[test]
+fn a_drain_says_how_many_it_handed_out() {
+    let device = TestDevice::new(Behaviour::default());
+    let ctx = context();
+    let channel = device.backend().channel(&ctx, 4).expect("a channel");
+    for count in [1, 4, 3] {
+        for token in 0..count {
+            channel.submit(Request::read(token * 512, buffer(512, 0))).map_err(drop).expect("there is room");
+        }
+        wait(&ctx, &channel);
+        // What is submitted by the way is not among them, and what another drain takes is not either.
+        let inner = Cell::new(0);
+        let outer = channel.drain_in_place(|ended| {
+            drop(ended);
+            if count == 3 {
+                inner.set(inner.get() + channel.drain_in_place(|ended| drop(ended)));
+            }
+        });
+        assert_eq!((outer, inner.get()), if count == 3 { (1, 2) } else { (count as usize, 0) });
+        assert_eq!((channel.drain_in_place(|ended| drop(ended)), channel.in_flight()), (0, 0));
+    }
+}
+
+#[test]
 fn a_panic_in_the_middle_leaves_the_rest_to_be_drained() {
     let device = TestDevice::new(Behaviour::default());
     let ctx = context();

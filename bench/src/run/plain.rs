@@ -101,8 +101,9 @@ struct Hot<'h, 's, M, const ALIKE: bool> {
     /// Of others: requests that may still be issued.
     left: u64,
     in_flight: u32,
-    /// Requests of the batch at hand that were done well.
+    /// Requests of the batch at hand that were done well, once it is through, and those that were not.
     done: u32,
+    bad: u32,
     /// Batches that are not in the statistics yet: what each did, and how many there were.
     last: Batch,
     /// What the last one [turned over](Batch::turned_over).
@@ -156,6 +157,7 @@ fn drive<M: Meter, const ALIKE: bool>(
         left,
         in_flight: 0,
         done: 0,
+        bad: 0,
         last: Batch::default(),
         turned_over: u32::MAX,
         repeats: 0,
@@ -199,9 +201,11 @@ impl<M: Meter, const ALIKE: bool> Hot<'_, '_, M, ALIKE> {
         self.meter.hand_over();
         self.wait();
         self.meter.reap();
-        self.done = 0;
+        self.bad = 0;
         let channel = self.channel;
-        channel.drain_in_place(|ended| self.complete(ended));
+        let ended = channel.drain_in_place(|ended| self.complete(ended));
+        // A channel has at most 65,536 requests.
+        self.done = ended as u32 - self.bad;
         // The device works while the books are kept.
         channel.send();
         self.keep_books();
@@ -289,10 +293,10 @@ impl<M: Meter, const ALIKE: bool> Hot<'_, '_, M, ALIKE> {
         let token = Token::from_raw(ended.token());
         if let Err(error) = ended.result() {
             let offset = ended.offset();
+            self.bad += 1;
             self.put_aside(Failed { token, error, offset, payload: ended.take().payload });
             return;
         }
-        self.done += 1;
         if !ALIKE {
             let kind = token.kind();
             self.tally.ios[kind] += 1;

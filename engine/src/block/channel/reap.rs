@@ -179,26 +179,30 @@ impl ChannelInner {
     }
 
     /// Hands out what has ended until now. Each is [finished](crate::block::table::Table::finish), or sent again, by
-    /// `each`. If that panics, the rest waits for the next time.
+    /// `each`. If that panics, the rest waits for the next time. How many it was.
     #[inline(always)]
-    pub(super) fn drain_done(&self, mut each: impl FnMut(Done)) {
-        let count = self.table.borrow().done.len();
+    pub(super) fn drain_done(&self, mut each: impl FnMut(Done)) -> usize {
+        let mut count = self.table.borrow().done.len();
         if count == 0 {
-            return;
+            return 0;
         }
         let only = count == 1;
-        for _ in 0..count {
+        for index in 0..count {
             let mut table = self.table.borrow_mut();
             let next = if only { table.only_done() } else { table.next_done() };
             drop(table);
             // `each` may have drained what was left.
-            let Some(done) = next else { break };
+            let Some(done) = next else {
+                count = index;
+                break;
+            };
             each(done);
         }
         if !only {
             self.table.borrow_mut().forget_drained();
         }
         self.call_slot_waiters(count);
+        count
     }
 
     /// Slots are free: as many as wait for one may go on.

@@ -41,22 +41,23 @@ pub(in crate::block) enum Target {
 ///
 /// As a leaf queue sees it, it satisfies the driver's limits: aligned, within the device, within `max_transfer` and
 /// `max_iov`, memory aligned; flags only those the driver supports, never `NO_FALLBACK`.
+// In this order: a request that is sent again sets state and note in one store.
 #[derive(Debug)]
-#[repr(align(64))]
+#[repr(C, align(64))]
 pub struct Command {
     pub(in crate::block) payload: Payload,
     pub(in crate::block) offset: u64,
     pub(in crate::block) bytes: u64,
     pub(in crate::block) token: u64,
     pub(in crate::block) generation: u16,
+    pub(in crate::block) state: State,
+    pub(super) note: u8,
     pub(in crate::block) op: Op,
     /// The flags that go down.
     pub(in crate::block) flags: ReqFlags,
     /// The flags that the request came with.
     pub(in crate::block) asked: ReqFlags,
-    pub(in crate::block) state: State,
     pub(in crate::block) target: Target,
-    pub(super) note: u8,
 }
 
 const _: () = assert!(size_of::<Command>() == 64);
