@@ -50,8 +50,8 @@ pub struct Core {
     pub tasks: Tasks,
     /// The namespaces that are open.
     pub watched: Watchlist,
-    /// Shadow doorbells that the controller may have taken though it did not say so; kept until it has stopped.
-    unsure: Mutex<Option<ShadowMemory>>,
+    /// Shadow doorbells that the controller has, or may have though it did not say so; kept until it has stopped.
+    shadow: Mutex<Option<Arc<ShadowMemory>>>,
     /// What the controller is told of the host; kept, since it is told again after each reset.
     behavior: Mutex<Option<HostMemory>>,
 }
@@ -87,7 +87,7 @@ impl Core {
             hooks: Hooks::default(),
             tasks: Tasks::default(),
             watched: Watchlist::default(),
-            unsure: Mutex::new(None),
+            shadow: Mutex::new(None),
             behavior: Mutex::new(None),
         }))
     }
@@ -210,19 +210,15 @@ impl Core {
         }
         let registers = self.control.registers();
         let stride_bytes = registers.capabilities().doorbell_stride_bytes();
-        let memory = ShadowMemory::new(registers.bus().as_ref(), stride_bytes)?;
-        match self.set_shadows(permit, &memory) {
-            Ok(()) => Ok(Some(Arc::new(memory))),
-            Err(NvmeError::Refused { status, .. }) => {
-                tracing::info!(controller = self.control.address(), %status, "no shadow doorbells");
-                Ok(None)
-            }
-            Err(error) => {
-                // It may have taken the buffers all the same.
-                *self.unsure.lock().unwrap_or_else(PoisonError::into_inner) = Some(memory);
-                Err(error)
-            }
+        let memory = Arc::new(ShadowMemory::new(registers.bus().as_ref(), stride_bytes)?);
+        let told = self.set_shadows(permit, &memory);
+        if let Err(NvmeError::Refused { status, .. }) = told {
+            tracing::info!(controller = self.control.address(), %status, "no shadow doorbells");
+            return Ok(None);
         }
+        // Whatever becomes of the start: without an answer it may have taken them all the same.
+        *self.shadow.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&memory));
+        told.map(|()| Some(memory))
     }
 
     /// Tells the controller of shadow doorbells.

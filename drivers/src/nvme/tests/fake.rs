@@ -23,6 +23,7 @@ pub use script::{CAP, Script};
 use crate::nvme::bus::{Bus, BusError, Doorbell, Notices, SendDoorbell};
 use crate::nvme::spec::command::Command;
 use crate::nvme::spec::completion::Completion;
+use crate::nvme::spec::feature;
 use crate::nvme::spec::identify::{IdentifyController, NamespaceList, cns};
 use crate::nvme::spec::namespace::IdentifyNamespace;
 use crate::nvme::spec::opcode::admin;
@@ -56,6 +57,13 @@ struct State {
     asked: Vec<u8>,
     /// Doorbells of queues that there are not.
     strays: u32,
+    /// What it was told of the host (Host Behavior Support), and how many eventfds it got, each time.
+    behavior: Vec<[u8; 3]>,
+    eventfds: Vec<usize>,
+    /// The pages of shadow doorbells that it was told of.
+    shadow: Vec<u64>,
+    /// Of these, how many were mapped when CC was last written.
+    shadow_at_end: usize,
 }
 
 /// Somebody who is about to ring a doorbell of this queue says so, and waits.
@@ -186,6 +194,26 @@ impl Fake {
         self.maps.lock().unwrap().len()
     }
 
+    /// What it was told of the host, each time: the first bytes of Host Behavior Support.
+    pub fn behavior(&self) -> Vec<[u8; 3]> {
+        self.state().behavior.clone()
+    }
+
+    /// How many eventfds it got for its interrupts, each time.
+    pub fn eventfds(&self) -> Vec<usize> {
+        self.state().eventfds.clone()
+    }
+
+    /// How many pages of shadow doorbells were mapped when CC was last written.
+    pub fn shadow_at_end(&self) -> usize {
+        self.state().shadow_at_end
+    }
+
+    fn is_mapped(&self, iova: u64) -> bool {
+        let maps = self.maps.lock().unwrap();
+        maps.range(..=iova).next_back().is_some_and(|(start, region)| iova - start < region.len() as u64)
+    }
+
     /// The memory at an I/O address, and the offset there.
     fn memory(&self, iova: u64) -> (CoherentBuffer, usize) {
         let maps = self.maps.lock().unwrap();
@@ -198,6 +226,7 @@ impl Fake {
     fn configure(&self, cc: u32) {
         let mut state = self.state();
         state.configured.push(cc);
+        state.shadow_at_end = state.shadow.iter().filter(|page| self.is_mapped(**page)).count();
         let (before, now) = (state.cc & 1, cc & 1);
         state.cc = cc;
         if cc & register::Configuration::SHUTDOWN_MASK != 0 && !self.script.never_shut_down {
@@ -265,7 +294,10 @@ impl Fake {
 
     fn admin(&self, command: &Command, mut completion: Completion) -> Option<Completion> {
         self.state().asked.push(command.opcode);
-        if self.script.ignore == Some(command.opcode) {
+        if command.opcode == admin::DOORBELL_BUFFER_CONFIG {
+            self.state().shadow = vec![command.data.prp1, command.data.prp2];
+        }
+        if (self.script.ignore)(command) {
             return None;
         }
         if let Some((opcode, status)) = self.script.refuse
@@ -273,6 +305,10 @@ impl Fake {
         {
             completion.status_and_phase = status << 1;
             return Some(completion);
+        }
+        if command.opcode == admin::SET_FEATURES && command.cdw10[0] as u8 == feature::id::HOST_BEHAVIOR {
+            let (memory, offset) = self.memory(command.data.prp1);
+            self.state().behavior.push(memory.load(offset).unwrap());
         }
         let qid = command.cdw10[0] as u16;
         let ring = Ring { iova: command.data.prp1, entries: (command.cdw10[0] >> 16) + 1, ..Ring::default() };
@@ -285,6 +321,7 @@ impl Fake {
             // Two queue pairs, counted from 0; a write cache that is on.
             admin::SET_FEATURES => completion.result = 0x0001_0001,
             admin::GET_FEATURES => completion.result = 1,
+            admin::DOORBELL_BUFFER_CONFIG => {}
             // There never is an event.
             admin::ASYNC_EVENT_REQUEST => return None,
             admin::ABORT => {
@@ -385,6 +422,7 @@ impl Bus for Fake {
             register::VS => 0x0001_0300,
             register::CC => state.cc,
             register::CSTS => state.csts,
+            register::CRTO => u32::MAX,
             other => panic!("a read of {other:#x}"),
         })
     }
@@ -415,10 +453,11 @@ impl Bus for Fake {
     }
 
     fn interrupts(&self) -> u32 {
-        0
+        self.script.interrupts
     }
 
-    fn set_interrupts(&self, _eventfds: &[BorrowedFd<'_>]) -> Result<(), BusError> {
+    fn set_interrupts(&self, eventfds: &[BorrowedFd<'_>]) -> Result<(), BusError> {
+        self.state().eventfds.push(eventfds.len());
         Ok(())
     }
 

@@ -133,17 +133,35 @@ fn memory_that_a_controller_may_use_for_ever_is_never_given_back() {
         complete: |_, _| Vec::new(),
         never_disabled: true,
         no_reset: true,
-        ignore: Some(admin::DELETE_SQ),
+        ignore: |command| command.opcode == admin::DELETE_SQ,
         ..Script::default()
     };
     let mut rig = Rig::new(script, 4);
     rig.put(0, Op::Read);
     rig.queue.commit();
-    let Rig { queue, table, region, controller, .. } = rig;
+    let mapped = rig.fake.mappings();
+    let Rig { queue, table, region, controller, fake, .. } = rig;
     drop(queue);
     drop(table);
     assert_eq!(Rc::strong_count(&region), 2, "the command's lease is leaked");
-    assert_eq!(controller.state(), State::Lost);
+    assert_eq!((controller.state(), fake.mappings()), (State::Lost, mapped), "so are rings and lists");
+}
+
+#[test]
+fn requests_of_a_controller_that_nothing_stops_end_without_their_memory() {
+    let script =
+        Script { complete: |_, _| Vec::new(), never_disabled: true, no_reset: true, ..Script::default() };
+    let mut rig = Rig::new(script, 4);
+    rig.put(0, Op::Read);
+    rig.put(1, Op::Flush);
+    let ended = rig.ended(2);
+    assert!(ended.iter().all(|completion| completion.result == Err(Errno::EIO.into())));
+    assert_eq!((ended[0].payload.len_bytes(), Rc::strong_count(&rig.region)), (0, 2), "its lease is leaked");
+    // One that was not sent has its memory back.
+    rig.put(0, Op::Write);
+    let ended = rig.ended(1);
+    assert_eq!((results(&ended), ended[0].payload.len_bytes()), (vec![Err(Errno::EIO.into())], 4096));
+    assert_eq!(rig.controller.state(), State::Lost);
 }
 
 #[test]

@@ -11,6 +11,9 @@ use std::time::{Duration, Instant};
 use corelane_engine::block::BlockDriver;
 
 use super::spec::Nsid;
+use super::spec::command::Command;
+use super::spec::feature;
+use super::spec::identify::{AdminCommands, IdentifyController};
 use super::spec::opcode::admin;
 use super::spec::register::Configuration;
 use super::spec::status::{Status, code_type};
@@ -66,12 +69,15 @@ fn a_controller_that_never_says_that_it_is_shut_down_is_closed_in_its_time() {
 
 #[test]
 fn what_cannot_be_driven_is_refused_by_name() {
-    let cases: [(&str, Script); 10] = [
+    // CRMS says that there is CRTO, which reads as all ones.
+    let no_time = CAP | 1 << 59;
+    let cases: [(&str, Script); 11] = [
         ("CAP reads as all ones", Script { cap: u64::MAX, ..Script::default() }),
         ("CAP.MQES is 0", Script { cap: CAP & !0xffff, ..Script::default() }),
         ("CAP.MPSMIN is 2", Script { cap: CAP | 2 << 48 | 2 << 52, ..Script::default() }),
         ("NVM command set", Script { cap: CAP & !(1 << 37), ..Script::default() }),
         ("did not become ready", Script { never_ready: true, ..Script::default() }),
+        ("within 500 ms", Script { never_ready: true, cap: no_time, ..Script::default() }),
         ("a fatal error while being enabled", Script { fatal: true, ..Script::default() }),
         ("CQES and SQES", Script { identify: |identify| identify.sqes = 0x77, ..Script::default() }),
         ("NN is 0", Script { identify: |identify| identify.nn.set(0), ..Script::default() }),
@@ -88,22 +94,48 @@ fn what_cannot_be_driven_is_refused_by_name() {
 
 #[test]
 fn an_admin_command_that_is_not_answered_ends_the_controller() {
-    let error = refusal(Script { ignore: Some(admin::IDENTIFY), ..Script::default() });
+    let error = refusal(Script { ignore: |command| command.opcode == admin::IDENTIFY, ..Script::default() });
     assert!(error.contains("Identify (controller) was not answered within 300 ms"), "{error}");
     // One that cannot be disabled either is reset.
-    let (fake, controller) =
-        start(Script { ignore: Some(admin::IDENTIFY), never_disabled: true, ..Script::default() });
+    let (fake, controller) = start(Script {
+        ignore: |command| command.opcode == admin::IDENTIFY,
+        never_disabled: true,
+        ..Script::default()
+    });
     assert!(controller.is_err());
     assert_eq!((fake.resets(), fake.mappings()), (1, 0));
     // What nothing stops keeps its memory.
     let (fake, controller) = start(Script {
-        ignore: Some(admin::IDENTIFY),
+        ignore: |command| command.opcode == admin::IDENTIFY,
         never_disabled: true,
         no_reset: true,
         ..Script::default()
     });
     assert!(controller.is_err());
     assert!(fake.mappings() > 0);
+}
+
+/// Until it has stopped, it may look at them and write to them.
+#[test]
+fn shadow_doorbells_stay_mapped_until_a_controller_whose_start_failed_has_stopped() {
+    let unanswered: [fn(&Command) -> bool; 3] = [
+        |command| command.opcode == admin::DOORBELL_BUFFER_CONFIG,
+        |command| is_set_feature(command, feature::id::HOST_BEHAVIOR),
+        |command| is_set_feature(command, feature::id::ASYNC_EVENTS),
+    ];
+    for ignore in unanswered {
+        let identify = |identify: &mut IdentifyController| {
+            identify.oacs.set(AdminCommands::DOORBELL_BUFFERS.bits());
+            identify.crdt[0].set(1);
+        };
+        let (fake, controller) = start(Script { ignore, identify, ..Script::default() });
+        let error = controller.expect_err("it was not answered");
+        assert_eq!((fake.shadow_at_end(), fake.mappings()), (2, 0), "{error}");
+    }
+}
+
+fn is_set_feature(command: &Command, id: u8) -> bool {
+    command.opcode == admin::SET_FEATURES && command.cdw10[0] as u8 == id
 }
 
 #[test]

@@ -9,9 +9,13 @@ use corelane_engine::block::{Errno, IoError, IoResult, Op};
 
 use super::rig::{Rig, results};
 use super::*;
-use crate::nvme::ControllerEvent;
+use crate::nvme::controller::admin::Permit;
+use crate::nvme::queue::pair::Plan;
 use crate::nvme::recovery::State;
+use crate::nvme::recovery::watch::{Shape, Watched};
+use crate::nvme::spec::Qid;
 use crate::nvme::spec::completion::Completion;
+use crate::nvme::{ControllerEvent, Polling};
 
 fn events(rig: &Rig) -> Arc<Mutex<Vec<String>>> {
     let events = Arc::new(Mutex::new(Vec::new()));
@@ -178,7 +182,11 @@ fn the_delay_that_a_controller_asks_for_is_kept_before_a_command_is_sent_again()
 #[test]
 fn late_commands_are_aborted_within_the_controllers_limit() {
     // Seven, since a queue of eight entries takes no more. ACL is 0: one abort at a time. None of them helps, nor is any answered.
-    let script = Script { complete: |_, _| Vec::new(), ignore: Some(admin::ABORT), ..Script::default() };
+    let script = Script {
+        complete: |_, _| Vec::new(),
+        ignore: |command| command.opcode == admin::ABORT,
+        ..Script::default()
+    };
     let mut rig = Rig::new(script, 8);
     (0..7).for_each(|tag| rig.put(tag, Op::Read));
     assert_eq!(results(&rig.ended(7)), [Err(Errno::ETIMEDOUT.into()); 7]);
@@ -286,6 +294,115 @@ fn a_controller_is_not_stopped_while_a_doorbell_is_being_rung() {
 }
 
 #[test]
+fn a_controller_is_not_stopped_while_an_admin_doorbell_is_being_rung() {
+    let fake = Fake::new(Script::default());
+    // Ticks are half a second apart.
+    let options = ControllerOptions { io_timeout_ms: 30_000, ..OPTIONS };
+    let controller = NvmeController::start(Arc::clone(&fake) as _, &options).unwrap();
+    let control = controller.control();
+    let before = control.word();
+    while control.word() == before {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    // Its thread has just looked at the admin queue, so it sleeps, and does not wait for the queue's lock to look at it.
+    let (comes, go) = fake.hold_doorbell(Qid::ADMIN.0);
+    let asks = Arc::clone(&controller);
+    let asking = std::thread::spawn(move || asks.identify_namespace(Nsid(1)).map(drop));
+    comes.recv().unwrap();
+    let enabled = fake.configured();
+    control.fail(before.epoch(), &broken());
+    std::thread::sleep(Duration::from_millis(300));
+    let configured = fake.configured();
+    go.send(()).unwrap();
+    assert_eq!(configured, enabled, "CC was written while the doorbell was being rung");
+    asking.join().unwrap().expect("it is asked again after the reset");
+    assert_eq!((controller.resets(), fake.strays()), (1, 0));
+}
+
+#[test]
+fn an_admin_command_of_before_a_reset_is_not_sent_after_it() {
+    let mut rig = Rig::new(Script::default(), 2);
+    let before = rig.controller.control().word();
+    rig.controller.control().fail(before.epoch(), &broken());
+    while rig.controller.resets() == 0 {
+        rig.turn();
+    }
+    until_running(&mut rig);
+    let plan = Plan { qid: Qid(2), entries: 2, sq: 0x10_0000, cq: 0x10_1000, vector: None };
+    let result = rig.controller.create_both(Permit::of(before), plan);
+    assert!(matches!(result, Err(NvmeError::Stopped { .. })), "{result:?}");
+    rig.put(0, Op::Read);
+    assert_eq!(results(&rig.ended(1)), [Ok(())]);
+    assert_eq!(rig.fake.asked(admin::CREATE_CQ), 2, "those of the lane, before and after");
+}
+
+fn broken() -> NvmeError {
+    NvmeError::Unanswered { address: "fake".to_owned(), command: "a test's command", timeout_ms: 1 }
+}
+
+#[test]
+fn what_it_was_told_before_a_reset_it_is_told_again_after_it() {
+    let told = |identify: fn(&mut IdentifyController)| {
+        let script = Script { identify, interrupts: 3, ..Script::default() };
+        let mut rig = Rig::polling(script, 2, Polling::Adaptive);
+        let control = rig.controller.control();
+        control.fail(control.word().epoch(), &broken());
+        while rig.controller.resets() == 0 {
+            rig.turn();
+        }
+        until_running(&mut rig);
+        assert_eq!(rig.fake.eventfds(), [3, 3], "where interrupts are to be signalled");
+        (rig.fake.asked(admin::SET_FEATURES), rig.fake.behavior())
+    };
+    // The number of queues, the events; what the host knows to do.
+    assert_eq!(told(|_| {}), (4, vec![]));
+    assert_eq!(told(|identify| identify.crdt[2].set(1)), (6, vec![[1, 0, 0]; 2]));
+    assert_eq!(told(|identify| identify.ctratt.set(1 << 15)), (6, vec![[0, 0, 1]; 2]));
+}
+
+#[test]
+fn resets_are_counted_in_a_row_and_not_where_commands_complete_in_between() {
+    let mut rig = Rig::new(Script::default(), 2);
+    assert!(rig.controller.options().resets < 4);
+    for reset in 1..=4 {
+        let control = Arc::clone(rig.controller.control());
+        control.fail(control.word().epoch(), &broken());
+        while rig.controller.resets() < reset {
+            assert_ne!(rig.controller.state(), State::Stopped, "given up after {} resets", reset - 1);
+            rig.turn();
+        }
+        until_running(&mut rig);
+        rig.put(0, Op::Read);
+        assert_eq!(results(&rig.ended(1)), [Ok(())]);
+        // The lane says so at a tick, and the controller's thread asks at the next.
+        for _ in 0..3 {
+            let tick = control.word().tick();
+            while control.word().tick() == tick {
+                rig.turn();
+            }
+        }
+    }
+}
+
+#[test]
+fn a_namespace_that_was_looked_at_while_it_was_opened_is_looked_at_again() {
+    let (_fake, controller) = start(Script::default());
+    let controller = controller.unwrap();
+    let identify = controller.identify_namespace(Nsid(1)).unwrap();
+    // As many blocks as it had before it was resized.
+    let watched = Watched::new(Nsid(1), Shape::of(&identify, identify.formats[0]), 5);
+    let looks = controller.watchlist().looks();
+    controller.watchlist().begin_look();
+    controller.watch(&watched, looks);
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while watched.length_bytes() != identify.nsze.get() << 12 {
+        assert!(Instant::now() < deadline, "it is not looked at");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    assert_eq!(controller.watchlist().looks(), looks + 2);
+}
+
+#[test]
 fn registers_that_fault_are_a_function_that_is_gone() {
     let before = corelane_dma::register_faults();
     let (mut rig, ended) = with_a_read_in_flight(|fake| fake.bar.cut());
@@ -315,6 +432,7 @@ fn a_function_that_decodes_no_memory_accesses_is_told_to_and_work_goes_on() {
     rig.turn();
     rig.fake.bar.cut();
     assert_eq!((results(&rig.ended(1)), rig.controller.resets()), (vec![Ok(())], 1));
+    assert_eq!(rig.fake.resets(), 0, "it could be disabled then");
 }
 
 #[test]

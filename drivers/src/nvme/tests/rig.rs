@@ -13,7 +13,7 @@ use corelane_engine::block::{
 use super::fake::{Fake, Script};
 use super::start;
 use crate::nvme::spec::Nsid;
-use crate::nvme::{NvmeController, NvmeDriver, NvmeOptions};
+use crate::nvme::{NvmeController, NvmeDriver, NvmeOptions, Polling};
 
 /// A queue of one lane, and what drives it.
 pub struct Rig {
@@ -28,9 +28,14 @@ pub struct Rig {
 
 impl Rig {
     pub fn new(script: Script, tags: u32) -> Rig {
+        Rig::polling(script, tags, Polling::On)
+    }
+
+    pub fn polling(script: Script, tags: u32, poll: Polling) -> Rig {
         let (fake, controller) = start(script);
         let controller = controller.unwrap();
-        let driver = NvmeDriver::open(&controller, Nsid(1), &NvmeOptions::default()).unwrap();
+        let options = NvmeOptions { poll, ..NvmeOptions::default() };
+        let driver = NvmeDriver::open(&controller, Nsid(1), &options).unwrap();
         let ctx = AioContext::new(&AioConfig::default()).unwrap();
         let (table, leaf) = CommandTable::new(tags);
         let mut queue = driver.open_queue(&ctx, leaf).unwrap();

@@ -1,5 +1,6 @@
 //! What a scripted controller does wrong.
 
+use crate::nvme::spec::command::Command;
 use crate::nvme::spec::completion::Completion;
 use crate::nvme::spec::identify::IdentifyController;
 use crate::nvme::spec::namespace::IdentifyNamespace;
@@ -23,8 +24,10 @@ pub struct Script {
     pub vanishes: bool,
     /// Admin commands with this opcode are refused with this status field.
     pub refuse: Option<(u8, u16)>,
-    /// Admin commands with this opcode are not answered.
-    pub ignore: Option<u8>,
+    /// Which admin commands are not answered.
+    pub ignore: fn(&Command) -> bool,
+    /// How many interrupts it has. None ever comes.
+    pub interrupts: u32,
     /// The vendor in its configuration space; 0 for a function that is not there.
     pub vendor: u16,
     /// What it says of itself.
@@ -53,7 +56,8 @@ impl Default for Script {
             no_reset: false,
             vanishes: false,
             refuse: None,
-            ignore: None,
+            ignore: |_| false,
+            interrupts: 0,
             vendor: 0,
             identify: |_| {},
             namespace: |_| {},
