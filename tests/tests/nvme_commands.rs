@@ -266,6 +266,9 @@ fn any_other_command_is_carried_as_it_is() {
     assert!(error.to_string().contains("nothing moves"), "{error}");
     let error = submit(Command { flags: 1, ..write }, filled(0, BLOCK).into()).result.unwrap_err();
     assert!(matches!(error, CommandError::Argument { what: "its flags", .. }), "{error}");
+    let error = submit(write, filled(0, BLOCK).into()).result.unwrap_err();
+    assert!(error.to_string().contains("at least the 1024 bytes"), "{error}");
+    assert_eq!([rig.read(20), rig.read(21)], [Ok(8); 2], "it was not sent");
     rig.end();
 }
 

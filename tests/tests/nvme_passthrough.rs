@@ -106,3 +106,35 @@ fn a_queue_is_taken_and_given_back() {
         assert!(error.to_string().contains("in use by lanes"), "{error}");
     }
 }
+
+/// The controller would read or write beyond it.
+#[test]
+fn a_command_that_moves_more_than_its_memory_holds_is_not_sent() {
+    let (model, controller) = controller(7, 4);
+    let mut queue = controller.open_passthrough(LIMIT).unwrap();
+    let mut read = |nsid, blocks, len| {
+        let command = Command::transfer(io::READ, Nsid(nsid), Lba(0), blocks, 0);
+        queue.execute(command, Transfer::In(&mut vec![0; len]), Transfer::None)
+    };
+    let mut refused = |blocks, len, moved: &str| {
+        let error = read(1, blocks, len).expect_err("not sent").to_string();
+        assert!(error.contains(&format!("at least the {moved} bytes that the command moves")), "{error}");
+    };
+    refused(2, 4096, "8192");
+    refused(1, 0, "4096");
+    // What a command was put together for counts for nothing: blocks may have grown since, or shrunk.
+    model.format_namespace(1, 13).unwrap();
+    refused(1, 4096, "8192");
+    model.format_namespace(1, 9).unwrap();
+    assert!(read(1, 8, 4096).unwrap().status.is_success());
+    assert_eq!(model.take_violations(), []);
+    // Of a namespace that there is not the controller says so itself, and the model holds it against who asks.
+    let nowhere = read(7, 1, 4096).unwrap().status;
+    assert_eq!((nowhere.code_type(), nowhere.code()), (0, 0x0b));
+    assert!(model.take_violations().iter().all(|violation| violation.to_string().contains("namespace 0x7")));
+    let mut ranges = Command::new(io::DATASET_MANAGEMENT, Nsid(1));
+    ranges.cdw10[0] = 3;
+    let error = queue.execute(ranges, Transfer::Out(&[0; 63]), Transfer::None).unwrap_err().to_string();
+    assert!(error.contains("at least the 64 bytes"), "{error}");
+    assert_eq!(model.take_violations(), []);
+}

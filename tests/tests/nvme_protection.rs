@@ -2,12 +2,17 @@
 //! zeroes, and by commands with a buffer for it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use corelane_dma::{Backing, DmaBuffer, IoBuf, Payload};
 use corelane_drivers::contract::{ContractOptions, SPAN_BYTES, check};
 use corelane_drivers::nvme::commands::{Checks, CommandError, CommandOptions, NvmeCommands};
+use corelane_drivers::nvme::spec::command::Command;
+use corelane_drivers::nvme::spec::opcode::io;
 use corelane_drivers::nvme::spec::{Lba, Nsid};
-use corelane_drivers::nvme::{ControllerOptions, NvmeController, NvmeDriver, NvmeOptions};
+use corelane_drivers::nvme::{
+    ControllerOptions, NvmeController, NvmeDriver, NvmeError, NvmeOptions, Transfer,
+};
 use corelane_engine::aio::{AioConfig, AioContext};
 use corelane_engine::block::{BackendOptions, BlockBackend, BlockDriver, Channel, IoError};
 use corelane_nvme_model::{Guard, Model, ModelBus, ModelConfig, NamespaceConfig, Protection};
@@ -337,6 +342,7 @@ fn commands_carry_metadata() {
         }
         let plain = ctx.block_on(commands.compare(Lba(3), filled(1, BLOCK).into())).0;
         assert!(matches!(plain, Err(CommandError::Unsupported { .. })));
+        passthrough_needs_room(&controller, whole, if extended { 0 } else { more.into() });
         drop(commands);
         ctx.shutdown();
         assert_eq!(model.take_violations(), []);
@@ -374,4 +380,22 @@ fn a_controller_that_does_not_hear_of_long_guards_after_a_reset_is_reset_again()
     // The reset that it did not hear of them after does not count.
     assert_eq!((result, refused, controller.resets()), (Ok(()), Some(("status", 1)), 1));
     assert_eq!(model.take_violations(), []);
+}
+
+/// Reads a block, which has so many bytes, by passthrough.
+fn passthrough_needs_room(controller: &Arc<NvmeController>, whole: usize, beside: usize) {
+    let mut queue = controller.open_passthrough(Duration::from_secs(30)).unwrap();
+    let mut read = |data: usize, metadata: usize| {
+        let command = Command::transfer(io::READ, Nsid(1), Lba(3), 1, 0);
+        let (mut data, mut metadata) = (vec![0; data], vec![0; metadata]);
+        match queue.execute(command, Transfer::In(&mut data), Transfer::In(&mut metadata)) {
+            Err(NvmeError::NotAllowed { what, .. }) => Err(what),
+            answer => Ok(answer.unwrap().status.is_success()),
+        }
+    };
+    assert_eq!(read(whole, beside), Ok(true));
+    assert_eq!(read(whole - 1, beside), Err("the length of the data"));
+    if beside > 0 {
+        assert_eq!(read(whole, beside - 1), Err("the length of the metadata"));
+    }
 }

@@ -12,6 +12,7 @@ pub mod commands;
 mod controller;
 mod driver;
 mod error;
+mod extent;
 pub mod fuzz;
 mod interrupt;
 mod leaf;

@@ -32,6 +32,7 @@ use crate::nvme::queue::memory::HostMemory;
 use crate::nvme::queue::pair::QueuePair;
 use crate::nvme::queue::prp::{self, ENTRIES, List};
 use crate::nvme::recovery::control::{Control, LaneGuard};
+use crate::nvme::recovery::watch::Watched;
 use crate::nvme::spec::command::Command;
 
 /// How long a lane that is dropped waits for what is in flight, before the deletion of its queue aborts that.
@@ -83,6 +84,7 @@ struct State {
 /// See the module's documentation.
 pub struct Lane {
     state: RefCell<State>,
+    watched: Arc<Watched>,
     control: Arc<Control>,
     controller: Arc<NvmeController>,
     list_pages: usize,
@@ -92,12 +94,13 @@ pub struct Lane {
 }
 
 impl Lane {
-    /// Creates a queue for up to `depth` commands at once, of up to `max_transfer` bytes each. Blocks.
+    /// Creates a queue for the commands of a namespace, up to `depth` at once, of up to `max_transfer` bytes each. Blocks.
     ///
     /// # Errors
     /// [`NvmeError::Unusable`] where all queue numbers are in use, and those of creating queues.
     pub fn open(
         controller: &Arc<NvmeController>,
+        watched: Arc<Watched>,
         (depth, max_transfer): (u32, u64),
         timeout: Duration,
         ctx: &AioContext,
@@ -123,6 +126,7 @@ impl Lane {
         };
         Ok(Lane {
             state: RefCell::new(state),
+            watched,
             control,
             controller: Arc::clone(controller),
             list_pages,
@@ -167,33 +171,56 @@ impl Lane {
     fn send<const N: usize>(&self, orders: [Order; N]) -> [Result<u32, Answer>; N] {
         let mut state = self.state.borrow_mut();
         let state = &mut *state;
-        if !state.pair.as_ref().is_some_and(|pair| self.is_known(pair)) {
-            let source = self.control.request_error();
-            return orders.map(|order| {
-                let result = Err(CommandError::Failed { command: order.name, source });
-                Err(Answer { result, data: order.data, metadata: order.metadata })
+        if let Err(source) = self.may_send(state.pair.as_ref()) {
+            return orders.map(|Order { name: command, data, metadata, .. }| {
+                Err(Answer { result: Err(CommandError::Failed { command, source }), data, metadata })
             });
         }
+        let names = orders.each_ref().map(|order| order.name);
         let placed = orders.map(|order| self.place(state, order));
-        let all = placed.iter().all(Result::is_ok);
-        placed.map(|one| match one {
-            Ok((index, mut command, flight)) if all => {
+        // Once more: from here on to the doorbell nothing blocks, and no controller is stopped.
+        self.guard.begin();
+        let sent = match placed.iter().all(Result::is_ok) {
+            true => self.may_send(state.pair.as_ref()),
+            // Another of them cannot be sent.
+            false => Err(Errno::ECANCELED.into()),
+        };
+        if sent.is_err() {
+            // Giving memory up may take its time.
+            self.guard.end();
+        }
+        let mut names = names.into_iter();
+        let answers = placed.map(|one| match (one, sent, names.next().unwrap_or_default()) {
+            (Ok((index, mut command, flight)), Ok(()), _) => {
                 if let (Some(pair), Some(slot)) = (&mut state.pair, state.flights.get_mut(index as usize)) {
                     pair.push(index, &mut command);
                     *slot = Some(flight);
                 }
                 Ok(index)
             }
-            // Another of them cannot be sent.
-            Ok((index, _, flight)) => {
+            (Ok((index, _, flight)), Err(source), command) => {
                 state.free.push(index);
-                let source = IoError::from(Errno::ECANCELED);
-                let result = Err(CommandError::Failed { command: "a fused command", source });
+                let result = Err(CommandError::Failed { command, source });
                 let (data, metadata) = (flight.data.give_up(), flight.metadata.give_up());
                 Err(Answer { result, data, metadata })
             }
-            Err(answer) => Err(answer),
-        })
+            (Err(answer), ..) => Err(answer),
+        });
+        if let (Some(pair), Ok(())) = (&mut state.pair, sent)
+            && let Err(error) = pair.tell_pushed()
+        {
+            self.control.fail(pair.epoch(), &error.into());
+        }
+        self.guard.end();
+        answers
+    }
+
+    /// Whether commands can be sent: the controller knows the queues, and the namespace is what was opened.
+    fn may_send(&self, pair: Option<&QueuePair>) -> Result<(), IoError> {
+        if !pair.is_some_and(|pair| self.is_known(pair)) {
+            return Err(self.control.request_error());
+        }
+        self.watched.failed().map_or(Ok(()), Err)
     }
 
     /// Finds a number and the memory for a command. There is a number: there was room.
@@ -254,6 +281,8 @@ impl Lane {
                     let status = found.status();
                     let result =
                         if status.is_success() { Ok(pair.result(found)) } else { Err(status.to_io_error()) };
+                    // Whatever it says, it is not of what was meant.
+                    let result = self.watched.failed().map_or(result, Err);
                     end(&mut state.flights, &mut state.free, tag, result, &mut wakers);
                 }
                 Err(error) => {
@@ -292,14 +321,6 @@ impl Lane {
         };
         self.control.fail(epoch, &error);
     }
-
-    fn tell(&self) {
-        let mut state = self.state.borrow_mut();
-        let Some(pair) = &mut state.pair else { return };
-        if let Err(error) = pair.tell_pushed() {
-            self.control.fail(pair.epoch(), &error.into());
-        }
-    }
 }
 
 fn create(controller: &Arc<NvmeController>, depth: u32) -> Result<QueuePair, NvmeError> {
@@ -331,14 +352,12 @@ fn end(
 
 impl Poller for Lane {
     fn commit(&self) -> Readiness {
-        if !self.may_ring() {
+        if !self.is_joined() {
             let wakers = self.commit_away();
             let ready = if wakers.is_empty() { Readiness::Idle } else { Readiness::Ready };
             wakers.into_iter().for_each(Waker::wake);
             return ready;
         }
-        self.tell();
-        self.guard.end();
         if self.in_flight() == 0 { Readiness::Idle } else { Readiness::Spin }
     }
 
@@ -358,7 +377,6 @@ impl Drop for Lane {
     fn drop(&mut self) {
         let deadline = Instant::now() + DRAIN_TIME;
         while self.in_flight() > 0 && Instant::now() < deadline && self.may_ring() {
-            self.tell();
             let wakers = self.take_completions();
             self.guard.end();
             wakers.into_iter().for_each(Waker::wake);

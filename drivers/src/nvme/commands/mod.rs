@@ -6,6 +6,8 @@
 //!
 //! Memory that is registered with the controller, and lies so that PRP entries express it, moves in place; other memory is
 //! copied. Whoever unregisters memory waits first for the commands that use it.
+//!
+//! A namespace that is not any more what was opened, as after a format, ends its commands with `ENODEV`, as it ends requests.
 
 mod abilities;
 mod copy;
@@ -35,7 +37,9 @@ pub use zoned::ReportOptions;
 use super::atomics::AtomicWrites;
 use super::controller::NvmeController;
 use super::error::NvmeError;
+use super::extent::{BlockFormat, Extent, extent};
 use super::namespace::{self, MAX_TRANSFER_BYTES};
+use super::recovery::watch::{Shape, Watched};
 use super::spec::command::Command;
 use super::spec::{Lba, Nsid};
 use super::zones::Zones;
@@ -103,21 +107,20 @@ impl NvmeCommands {
                 expected,
             });
         }
+        let looks = controller.watchlist().looks();
         let identify = namespace::identify(controller, nsid)?;
         let (format, blocks) = namespace::geometry(address, nsid, &identify)?;
-        let block_shift = u32::from(format.data_shift);
-        let extended = namespace::metadata::extended_formats(controller, nsid, &identify)?;
-        let protection =
-            namespace::metadata::protection_of(address, nsid, (&identify, format), extended.as_deref())?;
-        let bytes = format.metadata_bytes.get();
-        let extended = identify.extended_blocks();
-        let metadata = (bytes > 0).then_some(MetadataFormat { bytes, extended, protection });
+        let watched = Watched::new(nsid, Shape::of(&identify, format), blocks);
+        controller.watch(&watched, looks);
+        let format = BlockFormat::of(controller, nsid, (&identify, format))?;
+        let BlockFormat { shift: block_shift, metadata } = format;
         let abilities = Abilities::of(controller, &identify, block_shift);
         let atomics = AtomicWrites::of(controller.identify(), &identify, block_shift);
         let zones = Zones::ask(controller, nsid, &identify)?;
         let max_transfer = (abilities.max_transfer_blocks << block_shift).max(MAX_TRANSFER_BYTES);
         let timeout = Duration::from_millis(options.timeout_ms);
-        let lane = Rc::new(Lane::open(controller, (options.depth, max_transfer), timeout, ctx)?);
+        let lane = Lane::open(controller, watched, (options.depth, max_transfer), timeout, ctx)?;
+        let lane = Rc::new(lane);
         let poller = ctx.add_poller(Rc::clone(&lane) as Rc<dyn Poller>);
         let (ctx, controller) = (ctx.clone(), Arc::clone(controller));
         Ok(NvmeCommands {
@@ -161,11 +164,13 @@ impl NvmeCommands {
     }
 
     /// Sends a command as it is, but for its identifier, its pointers and its namespace, which are filled in: what moves, and
-    /// which way, its opcode says (Base figure 87). I/O passthrough: nothing of it is checked but that it fits.
+    /// which way, its opcode says (Base figure 87). I/O passthrough: nothing of it is checked but that it fits, and that its
+    /// memory holds what it moves, as far as this driver knows commands.
     ///
     /// # Errors
     /// In the answer: [`CommandError::Argument`] for one that would be half of a fused operation, moves data both ways, or
-    /// has memory where its opcode says that nothing moves or more than a transfer; and those of the command.
+    /// has memory where its opcode says that nothing moves, more than a transfer, or less than it moves; and those of the
+    /// command.
     pub async fn submit(&self, command: Command, data: Payload, metadata: Payload) -> Answer {
         const NAME: &str = "the command";
         let refuse = |what, value: u64, expected: &str, data, metadata| {
@@ -198,6 +203,17 @@ impl NvmeCommands {
         }
         if len > most {
             return refuse("its memory", len, &format!("at most {most} bytes"), data, metadata);
+        }
+        let format = BlockFormat { shift: self.block_shift, metadata: self.metadata };
+        let Extent { data_bytes, metadata_bytes } = extent(&command, Some(format));
+        if len < data_bytes {
+            let expected = format!("at least the {data_bytes} bytes that it moves");
+            return refuse("its memory", len, &expected, data, metadata);
+        }
+        let len = metadata.len_bytes() as u64;
+        if len < metadata_bytes {
+            let expected = format!("at least the {metadata_bytes} bytes that it moves");
+            return refuse("its memory for metadata", len, &expected, data, metadata);
         }
         let command = Command { nsid: self.nsid.0, ..command };
         let [answer] = self.lane.run([lane::Order { name: NAME, command, direction, data, metadata }]).await;

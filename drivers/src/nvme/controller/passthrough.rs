@@ -14,11 +14,13 @@ use super::admin::{Data, Permit};
 use super::registers::PAGE_BYTES;
 use crate::nvme::bus::Bus;
 use crate::nvme::error::NvmeError;
+use crate::nvme::extent::{BlockFormat, Extent, counts_blocks, extent};
 use crate::nvme::queue::memory::HostMemory;
 use crate::nvme::queue::pair::QueuePair;
 use crate::nvme::queue::prp::{self, ENTRIES, List};
 use crate::nvme::recovery::control::LaneGuard;
 use crate::nvme::recovery::state::State;
+use crate::nvme::spec::Nsid;
 use crate::nvme::spec::command::{Command, DataPointer};
 use crate::nvme::spec::feature;
 use crate::nvme::spec::opcode::admin;
@@ -221,6 +223,29 @@ impl NvmeController {
         Ok(())
     }
 
+    /// Checks that an I/O command moves no more than its memory holds. Blocks.
+    fn check_extent(
+        &self,
+        command: &Command,
+        data: &Transfer<'_>,
+        metadata: &Transfer<'_>,
+    ) -> Result<(), NvmeError> {
+        let format = if counts_blocks(command) { BlockFormat::ask(self, Nsid(command.nsid))? } else { None };
+        let Extent { data_bytes, metadata_bytes } = extent(command, format);
+        let cases = [
+            ("the length of the data", data, data_bytes),
+            ("the length of the metadata", metadata, metadata_bytes),
+        ];
+        for (what, transfer, moved) in cases {
+            let len_bytes = transfer.len_bytes() as u64;
+            if len_bytes < moved {
+                let expected = format!("at least the {moved} bytes that the command moves");
+                return Err(self.not_allowed(what, len_bytes, expected));
+            }
+        }
+        Ok(())
+    }
+
     /// Stops the controller, unless it was, and frees the memory of a command of `epoch` that failed with it.
     fn keep_until_stopped(&self, lent: Lent, epoch: u32, error: &NvmeError) {
         self.control().fail(epoch, error);
@@ -238,9 +263,12 @@ const MOST_BYTES: u64 = 1 << 30;
 impl PassthroughQueue {
     /// Executes an I/O command of the user's, once: it is not sent again after a reset. Blocks. As [`NvmeController::admin_passthrough`].
     ///
+    /// Where it counts blocks, the controller is asked before how long these are now.
+    ///
     /// # Errors
-    /// [`NvmeError::NotAllowed`] for a command with flags and for more data than MDTS allows; those of memory; and those
-    /// after which the controller is given up, as [`NvmeError::Unanswered`].
+    /// [`NvmeError::NotAllowed`] for a command with flags, for more data than MDTS allows, and for less data or metadata than
+    /// the command moves, as far as this driver knows commands; those of memory; and those after which the controller is
+    /// given up, as [`NvmeError::Unanswered`].
     pub fn execute(
         &mut self,
         mut command: Command,
@@ -248,6 +276,7 @@ impl PassthroughQueue {
         metadata: Transfer<'_>,
     ) -> Result<PassthroughAnswer, NvmeError> {
         self.controller.check_any(&command, &data)?;
+        self.controller.check_extent(&command, &data, &metadata)?;
         self.join()?;
         let lent = Lent::new(self.controller.bus().as_ref(), &mut command, &data, &metadata)?;
         match self.attempt(command) {

@@ -168,26 +168,39 @@ impl Core {
     /// Looks at open namespaces, and takes over what has become of them.
     fn look_at(&self, permit: Permit, which: impl Fn(Nsid) -> bool) -> Result<(), NvmeError> {
         self.watched.begin_look();
-        for watched in self.watched.open().iter().filter(|one| which(one.nsid()) && one.failed().is_none()) {
-            self.look_at_one(permit, watched)?;
+        let mut open = self.watched.open();
+        open.retain(|one| which(one.nsid()) && one.failed().is_none());
+        open.sort_by_key(|one| one.nsid());
+        for same in open.chunk_by(|one, next| one.nsid() == next.nsid()) {
+            self.look_at_one(permit, same)?;
         }
         Ok(())
     }
 
-    fn look_at_one(&self, permit: Permit, watched: &Arc<Watched>) -> Result<(), NvmeError> {
-        let (nsid, controller) = (watched.nsid(), self.control.address());
+    /// Looks at a namespace, which may be open more than once.
+    fn look_at_one(&self, permit: Permit, same: &[Arc<Watched>]) -> Result<(), NvmeError> {
+        let Some(nsid) = same.first().map(|one| one.nsid()) else { return Ok(()) };
         let command = Command::identify(cns::NAMESPACE, nsid, COMMAND_SET_NVM);
         let data = Data::In(IDENTIFY_BYTES);
-        let found = match self.execute(permit, "Identify (namespace)", command, data) {
-            Ok(answer) => watched.compare(Some(&*read::<IdentifyNamespace>(&answer))),
-            Err(NvmeError::Refused { status, .. }) if status.is(Status::INVALID_NAMESPACE) => {
-                watched.compare(None)
-            }
+        let identify = match self.execute(permit, "Identify (namespace)", command, data) {
+            Ok(answer) => Some(read::<IdentifyNamespace>(&answer)),
+            Err(NvmeError::Refused { status, .. }) if status.is(Status::INVALID_NAMESPACE) => None,
             Err(error) => return Err(error),
         };
-        if !watched.become_(&found) {
-            return Ok(());
+        // All take over what has become of it; it is told of once.
+        let mut changes = Vec::new();
+        for one in same {
+            let found = one.compare(identify.as_deref());
+            if one.become_(&found) && !changes.contains(&found) {
+                changes.push(found);
+            }
         }
+        changes.into_iter().for_each(|found| self.tell_change(nsid, found));
+        Ok(())
+    }
+
+    fn tell_change(&self, nsid: Nsid, found: Found) {
+        let controller = self.control.address();
         match found {
             Found::Same => {}
             Found::Resized(blocks) => {
@@ -201,12 +214,32 @@ impl Core {
                 self.hooks.tell(&ControllerEvent::NamespaceFailed { nsid, reason });
             }
         }
-        Ok(())
     }
 
     /// The first bytes of a log page of the controller's, without retaining its event.
     fn log_page(&self, permit: Permit, page: u8, len_bytes: usize) -> Result<Answer, NvmeError> {
         let command = Command::log_page(page, Nsid::ALL, 0, len_bytes as u32);
         self.execute(permit, "Get Log Page", command, Data::In(len_bytes))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_waits_is_bounded_and_waits_once() {
+        let tasks = Tasks::default();
+        let event = |page| Task::Event(AsyncEvent { kind: 7, info: 0, page });
+        for page in 0..MOST_WAITING as u8 / 2 {
+            assert!(!tasks.is_full());
+            tasks.add(event(page));
+            tasks.add(event(page));
+        }
+        assert!(tasks.is_full(), "no more is asked for");
+        (0..=u8::MAX).for_each(|page| tasks.add(event(page)));
+        let taken: Vec<Task> = std::iter::from_fn(|| tasks.take()).collect();
+        assert_eq!(taken, (0..MOST_WAITING as u8).map(event).collect::<Vec<_>>());
+        assert!(tasks.is_empty());
     }
 }
