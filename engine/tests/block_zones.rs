@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use corelane_dma::Payload;
 use corelane_engine::aio::{AioContext, Wait};
-use corelane_engine::block::{BlockLimits, Channel, Errno, Op, Request, ZoneLimits};
+use corelane_engine::block::{BlockBackend, BlockLimits, Channel, Errno, Op, Request, ZoneLimits};
 use support::{Behaviour, TestDevice, buffer, bytes_of, context, filled};
 
 const ZONE: u64 = 64 << 10;
@@ -53,8 +53,11 @@ fn writes_to_a_zone_arrive_as_they_were_submitted() {
     for block in 0..8 {
         for zone in 0..2 {
             let data = filled(8192, usize::from(block == 3), block as u8 + 1);
-            let request = Request::write(zone * ZONE + block * 8192, data).with_token(zone * 8 + block);
-            channel.submit(request).map_err(drop).expect("there is room");
+            let request = match block {
+                5 => Request::write_zeroes(zone * ZONE + block * 8192, 8192),
+                _ => Request::write(zone * ZONE + block * 8192, data),
+            };
+            channel.submit(request.with_token(zone * 8 + block)).map_err(drop).expect("there is room");
         }
     }
     let mut ended = Vec::new();
@@ -68,7 +71,8 @@ fn writes_to_a_zone_arrive_as_they_were_submitted() {
     order.clear();
     let data = device.data.lock().expect("the content");
     for block in 0..8usize {
-        assert_eq!(data[ZONE as usize + block * 8192], block as u8 + 1);
+        let written = if block == 5 { 0 } else { block as u8 + 1 };
+        assert_eq!(data[ZONE as usize + block * 8192], written);
     }
 }
 
@@ -145,4 +149,103 @@ fn a_read_that_is_sent_again_elsewhere_keeps_to_zones() {
     }
     channel.drain(|end| assert_eq!(end.result, Ok(())));
     assert_eq!(device.seen(Op::Read), 3, "the second in two pieces");
+}
+
+/// What the writes of [`eight_writes`] write.
+const PIECE: u64 = ZONE / 8;
+
+/// A whole zone in eight writes, of which only the first is with the device, and that for a while.
+fn eight_writes(behaviour: &Behaviour) -> (Arc<TestDevice>, BlockBackend, AioContext, Channel) {
+    let device = zoned(false, &Behaviour { delay: 5, ..behaviour.clone() });
+    let (backend, ctx) = (device.backend(), context());
+    let channel = backend.channel(&ctx, 8).expect("a channel");
+    for token in 0..8 {
+        let data = filled(PIECE as usize, 0, token as u8 + 1);
+        channel.submit(Request::write(token * PIECE, data).with_token(token)).expect("there is room");
+    }
+    ctx.turn(Wait::No);
+    assert_eq!((channel.completed(), device.seen(Op::Write)), (0, 0));
+    (device, backend, ctx, channel)
+}
+
+/// The ends that are there: each request's once, in order.
+fn ends_in_order(channel: &Channel) -> Vec<Option<Errno>> {
+    let mut ends = Vec::new();
+    channel.drain(|end| ends.push((end.token, errno(end.result))));
+    let (tokens, results): (Vec<_>, Vec<_>) = ends.into_iter().unzip();
+    assert_eq!((tokens, channel.in_flight()), ((0..8).collect(), 0));
+    results
+}
+
+#[test]
+fn a_drain_waits_for_the_writes_that_wait_for_their_turn() {
+    let (device, backend, ctx, channel) = eight_writes(&Behaviour::default());
+    ctx.block_on(backend.drain());
+    assert_eq!(ends_in_order(&channel), [None; 8]);
+    assert_eq!(device.pointers.lock().expect("the pointers")[&0], ZONE);
+}
+
+#[test]
+fn a_close_lets_the_writes_end_that_wait_for_their_turn_and_no_more_in() {
+    let (device, backend, ctx, channel) = eight_writes(&Behaviour::default());
+    ctx.block_on(backend.close());
+    assert_eq!(ends_in_order(&channel), [None; 8]);
+    let (result, _) = ctx.block_on(channel.write_at(ZONE, filled(4096, 0, 1)));
+    assert_eq!((errno(result), device.seen(Op::Write)), (Some(Errno::ENOMEDIUM), 8));
+}
+
+#[test]
+fn a_channel_that_is_dropped_lets_the_writes_end_that_wait_for_their_turn() {
+    let (device, backend, ctx, channel) = eight_writes(&Behaviour::default());
+    drop(channel);
+    ctx.block_on(backend.drain());
+    assert_eq!((device.seen(Op::Write), device.pointers.lock().expect("the pointers")[&0]), (8, ZONE));
+    // Its slots are free, and so is the zone.
+    let channel = backend.channel(&ctx, 8).expect("a channel");
+    let (result, _) = ctx.block_on(channel.write_at(ZONE, filled(4096, 0, 1)));
+    assert_eq!(result, Ok(()));
+}
+
+#[test]
+fn a_write_that_fails_leaves_its_turn_to_those_that_wait() {
+    let (device, _backend, ctx, channel) = eight_writes(&Behaviour::default());
+    *device.bad.lock().expect("the bad range") = Some((2 * PIECE, 3 * PIECE, Errno::EIO.raw()));
+    while channel.completed() < 8 {
+        ctx.turn(Wait::Yes);
+    }
+    // Those behind it do not lie at the write pointer any more: the device's own word.
+    let results = ends_in_order(&channel);
+    assert_eq!((&results[..2], &results[2..]), (&[None; 2][..], &[Some(Errno::EIO); 6][..]));
+    *device.bad.lock().expect("the bad range") = None;
+    let (result, _) = ctx.block_on(channel.write_at(2 * PIECE, filled(4096, 0, 1)));
+    assert_eq!((result, device.seen(Op::Write)), (Ok(()), 9), "where the zone was left");
+}
+
+#[test]
+fn a_lane_that_ends_leaves_its_turn_to_other_lanes() {
+    let device = zoned(false, &Behaviour { delay: 100, ..Behaviour::default() });
+    let (backend, ending, ctx) = (device.backend(), context(), context());
+    let first = backend.channel(&ending, 4).expect("a channel");
+    first.submit(Request::write(0, filled(4096, 0, 1))).expect("there is room");
+    ending.turn(Wait::No);
+    let second = backend.channel(&ctx, 4).expect("a channel");
+    for token in 0..2 {
+        let request = Request::write(token * 4096, filled(4096, 0, 2)).with_token(token);
+        second.submit(request).expect("there is room");
+    }
+    for _ in 0..300 {
+        ctx.turn(Wait::No);
+    }
+    assert_eq!(second.completed(), 0, "it is not their turn, however long that takes");
+    drop(first);
+    ending.shutdown();
+    while second.completed() < 2 {
+        ctx.turn(Wait::Yes);
+    }
+    second.drain(|end| assert_eq!(end.result, Ok(()), "write {}", end.token));
+    assert_eq!(
+        device.data.lock().expect("the content")[..8192],
+        [2; 8192],
+        "the first was never carried out"
+    );
 }

@@ -3,15 +3,16 @@
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::mpsc::channel;
 
 use corelane_dma::{Backing, DmaBuffer, IoBuf, Payload};
 use corelane_drivers::nvme::commands::{CommandError, CommandOptions, NvmeCommands, ReportOptions};
 use corelane_drivers::nvme::spec::zone::{Zone, ZoneAction, ZoneFilter, ZoneState};
 use corelane_drivers::nvme::spec::{Lba, Nsid};
 use corelane_drivers::nvme::{ControllerOptions, NvmeController, NvmeDriver, NvmeOptions};
-use corelane_engine::aio::{AioConfig, AioContext};
+use corelane_engine::aio::{AioConfig, AioContext, Wait};
 use corelane_engine::block::{
-    BackendOptions, BlockBackend, Channel, Errno, IoError, Op, Request, ZoneLimits,
+    BackendOptions, BlockBackend, Channel, DeviceChange, Errno, IoError, Op, Request, ZoneLimits,
 };
 use corelane_nvme_model::{Model, ModelBus, ModelConfig, NamespaceConfig, ZoneConfig};
 use corelane_tests::Seed;
@@ -338,4 +339,34 @@ fn random_work_is_what_reports_say() {
         }
         rig.end();
     }
+}
+
+#[test]
+fn writes_that_wait_for_their_turn_end_once_when_their_namespace_goes() {
+    let rig = start(zones());
+    let (told, failed) = channel();
+    rig.backend.on_change(move |change| {
+        if let DeviceChange::Failed { error } = change {
+            told.send(error).unwrap();
+        }
+    });
+    for token in 0..8 {
+        let request = Request::write(token * BLOCK as u64, filled(1, 1)).with_token(token);
+        rig.channel.submit(request).map_err(drop).unwrap();
+    }
+    // The first goes to the controller. The lane does not turn until the namespace is known to be gone.
+    rig.ctx.turn(Wait::No);
+    rig.model.set_attached(1, false).unwrap();
+    assert_eq!(failed.recv().unwrap().errno, Errno::ENODEV);
+    let mut ends = Vec::new();
+    while ends.len() < 8 {
+        rig.ctx.turn(Wait::Yes);
+        rig.channel.drain(|end| ends.push((end.token, end.result)));
+    }
+    rig.ctx.block_on(rig.backend.drain());
+    rig.channel.drain(|end| ends.push((end.token, end.result)));
+    assert!(ends.iter().map(|(token, _)| *token).eq(0..8), "each once, in order: {ends:?}");
+    assert!(ends[1..].iter().all(|(_, result)| *result == Err(Errno::ENODEV.into())), "{ends:?}");
+    assert_eq!((rig.write(0, 1, 1), rig.channel.in_flight()), (Err(Errno::ENODEV.into()), 0));
+    rig.end();
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use corelane_dma::{Backing, DmaBuffer, IoBuf};
 use corelane_drivers::nvme::ControllerOptions;
 use corelane_drivers::nvme::recovery::State;
-use corelane_engine::aio::Wait;
+use corelane_engine::aio::{AioConfig, AioContext, Wait};
 use corelane_engine::block::{BlockBackend, Channel, Errno, IoResult, Op, ReqFlags, Request};
 use corelane_nvme_model::{Device, ModelConfig};
 
@@ -114,6 +114,29 @@ fn a_channel_is_dropped_in_bounded_time_with_requests_that_are_never_completed()
         let most = DRAIN + Duration::from_millis(500 + 2 * 2 * 1000) + SLACK;
         assert!(start.elapsed() < most, "{script}: it took {:?}", start.elapsed());
     }
+}
+
+#[test]
+fn a_channel_that_is_dropped_lets_the_controller_end_what_it_has() {
+    let rig = rig();
+    let backend = rig.open(1);
+    let channel = backend.channel(&rig.ctx, 4).unwrap();
+    // Carried out later as well, so not at all if its queue is deleted before.
+    rig.set_faults("write:1=late:200ms");
+    let mut buf = IoBuf::from(DmaBuffer::new(BLOCK, BLOCK, Backing::Pages).unwrap());
+    buf.fill(0, BLOCK, 7).unwrap();
+    channel.submit(Request::write(0, buf)).unwrap();
+    rig.ctx.turn(Wait::No);
+    drop(channel);
+    rig.ctx.shutdown();
+    let ctx = AioContext::new(&AioConfig::default()).unwrap();
+    let channel = backend.channel(&ctx, 4).unwrap();
+    let buf = IoBuf::from(DmaBuffer::new(BLOCK, BLOCK, Backing::Pages).unwrap());
+    let (result, buf) = ctx.block_on(channel.read_at(0, buf));
+    let mut bytes = [0; BLOCK];
+    buf.copy_to(0, &mut bytes).unwrap();
+    assert_eq!((result, bytes), (Ok(()), [7; BLOCK]));
+    rig.assert_clean();
 }
 
 #[test]

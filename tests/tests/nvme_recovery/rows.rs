@@ -87,10 +87,12 @@ fn an_admin_command_is_repeated_after_a_status_that_may_pass_and_not_with_dnr() 
     let error = rig.controller.identify_namespace(Nsid(1)).err().unwrap().to_string();
     assert!(error.contains("Internal Error"), "{error}");
     assert_eq!(rig.made("status"), 4, "once");
-    // And a bounded number of times: once, and five times again.
+    // And a bounded number of times: once, and five times again, after 0, 10, 40, 160 and 640 ms.
     rig.set_faults("identify.0=status:0/06");
+    let start = Instant::now();
     rig.controller.identify_namespace(Nsid(1)).err().unwrap();
     assert_eq!((rig.made("status"), rig.controller.resets()), (10, 0));
+    assert!(start.elapsed() >= Duration::from_millis(850), "it took {:?}", start.elapsed());
 }
 
 #[test]
@@ -197,6 +199,29 @@ fn a_controller_that_grants_fewer_queues_after_a_reset_is_given_up() {
 }
 
 #[test]
+fn a_controller_that_is_another_after_a_reset_is_given_up() {
+    // Its serial number and model, and what commands rely on: MDTS, ONCS, VWC, SGLS.
+    for (bytes, what) in [
+        ("4/58", "the name"),
+        ("24/58", "the name"),
+        ("77/06", "MDTS"),
+        ("520/00", "ONCS"),
+        ("525/00", "VWC"),
+        ("536/01", "SGLS"),
+    ] {
+        let rig = Rig::with(config(), ControllerOptions { resets: 2, ..ControllerOptions::default() });
+        let channel = rig.open(1).channel(&rig.ctx, 4).unwrap();
+        rig.set_faults(&format!("read:1=fatal;identify.1=corrupt:{bytes}"));
+        assert_eq!(rig.read(&channel, 0), errno(Errno::EIO), "{bytes}");
+        let reason = rig.event(|event| match event {
+            ControllerEvent::Failed { reason, .. } => Some(reason.clone()),
+            _ => None,
+        });
+        assert!(reason.contains("came back from a reset with") && reason.contains(what), "{reason}");
+    }
+}
+
+#[test]
 fn a_function_that_vanishes_under_load_is_gone_and_the_same_address_can_be_opened_again() {
     let rig = Rig::new(config());
     let channel = rig.open(1).channel(&rig.ctx, 4).unwrap();
@@ -261,6 +286,19 @@ fn shadow_doorbells_are_set_up_again_after_a_reset() {
 }
 
 #[test]
+fn what_a_guest_has_in_flight_at_a_reset_of_its_host_is_sent_again() {
+    let rig = Rig::new(ModelConfig { max_queue_pairs: 1, ..config() });
+    let [_host, guest] = [1, 2].map(|nsid| rig.open(nsid).channel(&rig.ctx, 1).unwrap());
+    for (fault, end) in [("read:1=fatal", Ok(())), ("read:1=lose", errno(Errno::ETIMEDOUT))] {
+        rig.set_faults(fault);
+        assert_eq!(rig.read(&guest, 0), end, "{fault}");
+        assert_eq!(rig.read(&guest, 0), Ok(()), "{fault}");
+    }
+    assert_eq!(rig.controller.resets(), 2);
+    rig.assert_clean();
+}
+
+#[test]
 fn a_lane_without_a_queue_of_its_own_gets_through_a_reset_of_its_host() {
     let rig = Rig::new(ModelConfig { max_queue_pairs: 1, ..config() });
     let backends = [rig.open(1), rig.open(2)];
@@ -302,47 +340,59 @@ fn memory_of_a_request_that_ended_without_a_queue_is_not_written_by_the_next_one
     });
     is_open.recv().unwrap();
     let channel = backend.channel(&rig.ctx, 1).unwrap();
-    // Large enough to be mapped for the request, and its own.
-    const BYTES: usize = 96 << 10;
-    let request = |op, byte| {
-        let mut buf = IoBuf::from(DmaBuffer::new(BYTES, BLOCK, Backing::Pages).unwrap());
-        buf.copy_from(0, &[byte; BYTES]).unwrap();
-        Request {
-            op,
-            flags: ReqFlags::empty(),
-            offset: 0,
-            bytes: BYTES as u64,
-            payload: buf.into(),
-            token: 0,
-        }
-    };
-    let end = |channel: &Channel| {
-        let mut ended = None;
-        while ended.is_none() {
-            rig.ctx.turn(Wait::Yes);
-            channel.drain(|completion| ended = Some(completion));
-        }
-        ended.unwrap()
-    };
-    channel.submit(request(Op::Read, 1)).unwrap();
+    channel.submit(large(Op::Read, 1)).unwrap();
     rig.ctx.turn(Wait::No);
     rig.set_faults("create-sq:1=status:1/01:dnr");
     close.send(()).unwrap();
-    let first = end(&channel);
+    let first = end(&rig, &channel);
     assert_eq!(first.result, errno(Errno::EIO), "its host has gone, and it gets no queue");
     thread.join().unwrap();
-    // The same slot, with other memory, while the first still has its own.
-    channel.submit(request(Op::Write, 7)).unwrap();
-    assert_eq!(end(&channel).result, Ok(()));
-    channel.submit(request(Op::Read, 2)).unwrap();
-    let second = end(&channel);
+    the_next_one_leaves_its_memory_alone(&rig, &channel, &first);
+}
+
+#[test]
+fn memory_of_a_request_that_was_late_is_not_written_by_the_next_one() {
+    let rig = Rig::new(config());
+    let channel = rig.open(1).channel(&rig.ctx, 1).unwrap();
+    rig.set_faults("read:1=lose");
+    channel.submit(large(Op::Read, 1)).unwrap();
+    let first = end(&rig, &channel);
+    assert_eq!(first.result, errno(Errno::ETIMEDOUT));
+    the_next_one_leaves_its_memory_alone(&rig, &channel, &first);
+}
+
+/// Large enough to be mapped for the request, and its own.
+const LARGE: usize = 96 << 10;
+
+fn large(op: Op, byte: u8) -> Request {
+    let mut buf = IoBuf::from(DmaBuffer::new(LARGE, BLOCK, Backing::Pages).unwrap());
+    buf.copy_from(0, &[byte; LARGE]).unwrap();
+    let (offset, bytes) = (0, LARGE as u64);
+    Request { op, flags: ReqFlags::empty(), offset, bytes, payload: buf.into(), token: 0 }
+}
+
+fn end(rig: &Rig, channel: &Channel) -> Completion {
+    let mut ended = None;
+    while ended.is_none() {
+        rig.ctx.turn(Wait::Yes);
+        channel.drain(|completion| ended = Some(completion));
+    }
+    ended.unwrap()
+}
+
+/// After a read that failed, whose memory holds ones: the same slot, with other memory, while that still has its own.
+fn the_next_one_leaves_its_memory_alone(rig: &Rig, channel: &Channel, first: &Completion) {
     let bytes = |completion: &Completion| {
-        let mut bytes = vec![0; BYTES];
+        let mut bytes = vec![0; LARGE];
         completion.payload.copy_to(0, &mut bytes).unwrap();
         bytes
     };
-    assert!(second.result.is_ok() && bytes(&second) == [7; BYTES], "what was written is read");
-    assert!(bytes(&first) == [1; BYTES], "and the first request's memory is as it was");
+    channel.submit(large(Op::Write, 7)).unwrap();
+    assert_eq!(end(rig, channel).result, Ok(()));
+    channel.submit(large(Op::Read, 2)).unwrap();
+    let second = end(rig, channel);
+    assert!(second.result.is_ok() && bytes(&second) == [7; LARGE], "what was written is read");
+    assert!(bytes(first) == [1; LARGE], "and the first request's memory is as it was");
     rig.assert_clean();
 }
 

@@ -93,6 +93,12 @@ mod tests {
     use super::*;
 
     #[test]
+    fn no_delay_is_longer_than_the_longest() {
+        let told = delays([0, 3, u16::MAX]);
+        assert_eq!(told.map(|delay| delay.as_millis()), [0, 300, DELAY_MAX.as_millis()]);
+    }
+
+    #[test]
     fn delays_grow_where_the_controller_has_none() {
         let delays: Vec<u128> = (1..=8).map(|count| own_delay(count).as_millis()).collect();
         assert_eq!(delays, [0, 10, 40, 160, 640, 640, 640, 640]);

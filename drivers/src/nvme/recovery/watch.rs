@@ -219,6 +219,22 @@ mod tests {
         assert_eq!(watched.failed(), Some(error));
         let expected = [DeviceChange::Resized { length_bytes: 50 * 4096 }, DeviceChange::Failed { error }];
         assert_eq!(*told.lock().unwrap(), expected);
+        // Who comes too late for that is told at once.
+        let tell = Arc::clone(&told);
+        watched.on_change(Box::new(move |change| tell.lock().unwrap().push(change)));
+        assert_eq!(told.lock().unwrap()[2..], [DeviceChange::Failed { error }]);
+    }
+
+    #[test]
+    fn another_format_is_another_namespace() {
+        let opened = identify(100, 12, 8);
+        let watched = Watched::new(Nsid(1), shape(&opened), 100);
+        let (mut extended, mut protected) = (identify(100, 12, 8), identify(100, 12, 8));
+        (extended.flbas, protected.dps) = (1 << 4, 1);
+        for other in [extended, protected] {
+            assert!(matches!(watched.compare(Some(&other)), Found::Failed(_)));
+        }
+        assert_eq!(watched.compare(Some(&opened)), Found::Same);
     }
 
     #[test]

@@ -105,6 +105,18 @@ fn a_failure_is_for_the_channel_to_look_at() {
 }
 
 #[test]
+fn a_result_keeps_errno_and_status() {
+    for result in [
+        Ok(()),
+        Err(Errno::ENODEV.into()),
+        Err(IoError { errno: Errno::EIO, device_status: 0x4281 }),
+        Err(IoError { errno: Errno::EIO, device_status: u32::MAX }),
+    ] {
+        assert_eq!(Done::new(1, Tag(0), result, false).result(), result);
+    }
+}
+
+#[test]
 fn a_stale_name_is_recognised() {
     let shared = Shared::new(1, 0);
     let name = shared.borrow_mut().take_waiting(filling(0, 1), Target::Batch, false).expect("a free slot");
