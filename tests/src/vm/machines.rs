@@ -80,6 +80,16 @@ pub static NVME: Machine = Machine {
         },
         PROTECTED,
         controller("atomic", "atomic.awun=31,atomic.awupf=7"),
+        Controller {
+            name: "zoned",
+            options: "zoned.zasl=3",
+            place: Place::Slot,
+            namespaces: &[disk(
+                1,
+                "zoned=on,zoned.zone_size=4M,zoned.zone_capacity=3M,zoned.max_open=4,zoned.max_active=6,\
+                 zoned.descr_ext_size=64",
+            )],
+        },
         controller("elder", "multifunction=on"),
         Controller { name: "younger", options: "", place: Place::Beside("elder"), namespaces: ONE },
         // Small, since every byte of it is compared.
