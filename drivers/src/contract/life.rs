@@ -10,6 +10,18 @@ use super::rig::{Rig, Violation, bytes_of, ensure};
 
 const PLAIN: ReqFlags = ReqFlags::empty();
 
+/// Where the command of a tag goes: a random block that no other tag has, since a device may store a block in two steps, as
+/// QEMU's NVMe controller does with metadata.
+fn own_offset(rig: &mut Rig, tag: u32) -> u64 {
+    let block = rig.block_bytes as u64;
+    // The first blocks are the vector's.
+    let first = (2 * rig.unit as u64).div_ceil(block);
+    let blocks = SPAN_BYTES / block - first;
+    let tags = u64::from(rig.tags);
+    let row = rig.below((blocks / tags).max(1));
+    (first + (row * tags + u64::from(tag)) % blocks) * block
+}
+
 /// Fills every tag with reads and writes of random blocks, the first with a vector and, every other time, the last with
 /// a flush.
 fn fill(rig: &mut Rig) -> Result<(), Violation> {
@@ -23,7 +35,7 @@ fn fill(rig: &mut Rig) -> Result<(), Violation> {
     }
     for tag in 1..rig.tags - flushes {
         let op = if rig.below(2) == 0 { Op::Read } else { Op::Write };
-        let offset = rig.below(SPAN_BYTES / block) * block;
+        let offset = own_offset(rig, tag);
         let payload = rig.block(block as usize)?;
         rig.submit(tag, op, PLAIN, (offset, block), payload)?;
     }
@@ -38,7 +50,7 @@ pub fn full_depth(rig: &mut Rig) -> Result<(), Violation> {
     while left > 0 {
         for completion in rig.wait()? {
             ensure!(completion.result.is_ok(), "tag {} failed: {:?}", completion.tag.0, completion.result);
-            let offset = rig.below(SPAN_BYTES / block) * block;
+            let offset = own_offset(rig, completion.tag.0);
             let op = if left % 3 == 0 { Op::Write } else { Op::Read };
             let payload = match completion.payload {
                 payload if payload.len_bytes() as u64 == block => payload,

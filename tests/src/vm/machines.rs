@@ -14,7 +14,8 @@ const fn disk(nsid: u32, options: &'static str) -> Namespace {
 }
 
 /// Protection information: guards of 16 and 64 bits, beside the data and behind it, at both ends of the metadata; and with
-/// more metadata than that.
+/// more metadata than that. Of 64 bits with blocks of 512 bytes and of 4 KiB, since QEMU's Write Zeroes makes such guards as those of
+/// 4 KiB whatever the size.
 const PROTECTED: Controller = Controller {
     name: "protected",
     options: "",
@@ -24,6 +25,7 @@ const PROTECTED: Controller = Controller {
         disk(2, "ms=16,mset=1,pi=3,pif=2"),
         disk(3, "ms=8,mset=1,pi=2,pil=1"),
         disk(4, "ms=16,pi=1"),
+        disk(5, "ms=16,mset=1,pi=3,pif=2,logical_block_size=4096,physical_block_size=4096"),
     ],
 };
 
@@ -34,7 +36,7 @@ pub static POLLED: Machine = Machine {
     memory_mib: 1024,
     huge_pages: 64,
     programs: &[],
-    controllers: &[controller("default", "")],
+    controllers: &[controller("default", ""), PROTECTED],
     served: &[],
 };
 
@@ -164,6 +166,11 @@ pub static LINUX: Machine = Machine {
         Served {
             name: "sgls-and-shadows",
             options: &["--namespace=ram:64m", "--sgls", "--shadow-doorbells", "--doorbell-stride=0"],
+        },
+        Served { name: "protected", options: &["--namespace=ram:64m", "--metadata=8", "--protection=1"] },
+        Served {
+            name: "protected-64",
+            options: &["--namespace=ram:64m", "--metadata=16", "--protection=1", "--guard=64"],
         },
         Served { name: "messages", options: &["--namespace=ram:64m", "--no-map-doorbells"] },
         Served { name: "reset", options: &["--namespace=ram:64m"] },

@@ -22,6 +22,7 @@ pub const CASES: &[Case] = &[
     case("guest_driver::the_file_driver_keeps_the_contract", file_driver),
     case("guest_driver::polled_queues_keep_the_contract", polled_queues),
     case("guest_driver::commands_through_the_kernel_keep_the_contract", commands),
+    case("guest_driver::commands_with_protection_keep_the_contract", protected_commands),
     case("guest_driver::commands_and_files_see_the_same_data", same_data),
     case("guest_driver::the_bench_tool_sends_commands_through_the_kernel", bench_commands),
     case("guest_driver::info_tells_of_the_device", info),
@@ -59,9 +60,9 @@ fn polled_queues(guest: &Guest) {
     check_file(&polled.sqpoll(Some(SqPoll::default())), &[32]);
 }
 
-/// The block device and the character device of the default controller's namespace.
-fn commands_of(guest: &Guest) -> (PathBuf, PathBuf) {
-    let block = guest.function("default").bind_kernel(1);
+/// The block device and the character device of a namespace.
+fn devices_of(guest: &Guest, name: &str, nsid: u32) -> (PathBuf, PathBuf) {
+    let block = guest.function(name).bind_kernel(nsid);
     let name = block.file_name().and_then(|name| name.to_str()).and_then(|name| name.strip_prefix("nvme"));
     let commands = Path::new("/dev").join(format!("ng{}", name.expect("the kernel's name for it")));
     // The kernel makes it after the block device.
@@ -71,6 +72,11 @@ fn commands_of(guest: &Guest) -> (PathBuf, PathBuf) {
         std::thread::sleep(Duration::from_millis(5));
     }
     (block, commands)
+}
+
+/// Those of the default controller's namespace.
+fn commands_of(guest: &Guest) -> (PathBuf, PathBuf) {
+    devices_of(guest, "default", 1)
 }
 
 fn commands(guest: &Guest) {
@@ -96,6 +102,21 @@ fn commands(guest: &Guest) {
     // The block device is none.
     let error = NvmeUringDriver::open(&NvmeUringOptions::new(block)).unwrap_err().to_string();
     assert!(error.contains("/dev/ng0n1"), "{error}");
+}
+
+/// Guards of 16 and 64 bits, and metadata that this driver has no buffer for.
+fn protected_commands(guest: &Guest) {
+    for nsid in [1, 3, 5] {
+        let (_, device) = devices_of(guest, "protected", nsid);
+        let factory =
+            || NvmeUringDriver::open(&NvmeUringOptions::new(&device)).map(|driver| Box::new(driver) as _);
+        let options = ContractOptions { tags: 16, ..ContractOptions::default() };
+        let report = check(&factory, &options).unwrap_or_else(|violation| panic!("{nsid}: {violation}"));
+        assert!(report.commands > 800, "{report:?}");
+    }
+    let (_, device) = devices_of(guest, "protected", 4);
+    let error = NvmeUringDriver::open(&NvmeUringOptions::new(&device)).unwrap_err().to_string();
+    assert!(error.contains("16 bytes of metadata"), "{error}");
 }
 
 fn same_data(guest: &Guest) {

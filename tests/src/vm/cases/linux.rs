@@ -18,6 +18,8 @@ pub const CASES: &[Case] = &[
     case("linux::a_file_system_and_fio_with_verify", file_system),
     case("linux::few_short_queues_and_vectors_and_small_transfers", unusual),
     case("linux::scatter_gather_lists_and_shadow_doorbells", sgls_and_shadows),
+    case("linux::protection_information_made_by_linux", protected),
+    case("linux::long_guards_made_by_linux", protected_64),
     case("linux::doorbells_by_message", messages),
     case("linux::a_controller_is_reset_under_load", reset),
 ];
@@ -90,6 +92,15 @@ fn unusual(guest: &Guest) {
 
 fn sgls_and_shadows(guest: &Guest) {
     use_served(guest, "sgls-and-shadows");
+}
+
+/// Linux makes and checks protection information itself, and the controller checks it too.
+fn protected(guest: &Guest) {
+    use_served(guest, "protected");
+}
+
+fn protected_64(guest: &Guest) {
+    use_served(guest, "protected-64");
 }
 
 fn messages(guest: &Guest) {

@@ -159,9 +159,9 @@ impl Io {
             return Ok(tagged);
         };
         if protection.guard != Guard::Crc16 && !self.extended_formats {
-            let text =
-                "the host has not said that it knows this format (Host Behavior Support, LBAFEE)".to_owned();
-            return Err(check.refuse(Status::INVALID_NAMESPACE, Rule::Sequence, text));
+            // The host has not said that it knows this format (Host Behavior Support, LBAFEE), and is told so. That is not
+            // forbidden: the firmware of a machine tries every namespace.
+            return Err(Status::INVALID_NAMESPACE.dnr());
         }
         let checked = prinfo & CHECK_REFERENCE != 0;
         let ones = (1_u128 << protection.guard.reference_bits()) - 1;

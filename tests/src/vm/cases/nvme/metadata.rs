@@ -15,6 +15,7 @@ use crate::vm::{Case, Guest};
 /// See the module's documentation.
 pub const CASES: &[Case] = &[
     case("nvme::metadata_of_a_node_is_zeroes", other_metadata),
+    case("nvme::protection_information_keeps_the_contract", contract),
     case("nvme::protection_information_is_made_and_checked", protection),
     case("nvme::the_bench_tool_runs_on_protected_blocks", bench),
 ];
@@ -29,6 +30,14 @@ fn other_metadata(guest: &Guest) {
     }
 }
 
+/// Guards of 16 and 64 bits, beside the data and behind it, at both ends of the metadata, and with more metadata than that.
+fn contract(guest: &Guest) {
+    let controller = start(guest, "protected");
+    for nsid in [1, 3, 4, 5] {
+        check_contract(&controller, nsid, &POLL, &[2, 32]);
+    }
+}
+
 /// What a payload holds.
 fn bytes(payload: &Payload) -> Vec<u8> {
     let mut bytes = vec![0; payload.len_bytes()];
@@ -36,8 +45,6 @@ fn bytes(payload: &Payload) -> Vec<u8> {
     bytes
 }
 
-/// Guards of 16 and 64 bits, beside the data and behind it, at both ends of the metadata. QEMU's controller stores data and
-/// metadata in two steps, so that no block may be read while it is written, as the contract does it.
 fn protection(guest: &Guest) {
     let controller = start(guest, "protected");
     for (nsid, extended, pi_bytes, tagged) in [(1, false, 8, true), (2, true, 16, false), (3, true, 8, true)]
@@ -95,7 +102,7 @@ fn protection(guest: &Guest) {
 }
 
 fn bench(guest: &Guest) {
-    for (name, count) in [("metadata", 2), ("protected", 4)] {
+    for (name, count) in [("metadata", 2), ("protected", 5)] {
         let function = guest.function(name);
         function.bind_vfio();
         for nsid in 1..=count {
