@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::protocol::{Request, ToGuest};
 use super::qemu::Qemu;
@@ -39,9 +39,20 @@ impl Host {
     fn fulfil(&mut self, request: &Request) -> Result<Value, String> {
         match request {
             Request::Qmp { command, arguments } => self.qmp()?.execute(command, arguments),
+            Request::Stopped { commands } => self.stopped(commands),
             Request::Event { name } => self.qmp()?.event(name, EVENT_LIMIT),
             Request::EndServer { name } => self.servers.end(name).map(|()| Value::Null),
         }
+    }
+
+    fn stopped(&mut self, commands: &[(String, Value)]) -> Result<Value, String> {
+        let qmp = self.qmp()?;
+        qmp.execute("stop", &json!({}))?;
+        let mut run = || commands.iter().try_for_each(|(name, of)| qmp.execute(name, of).map(drop));
+        let done = run();
+        // Also after a failure, or the case would never hear of it.
+        qmp.execute("cont", &json!({}))?;
+        done.map(|()| Value::Null)
     }
 
     fn qmp(&mut self) -> Result<&mut Qmp, String> {

@@ -23,13 +23,15 @@ pub struct Machine {
     pub memory_mib: u32,
     /// Pages of 2 MiB that are reserved at boot.
     pub huge_pages: u32,
-    /// Programs of the host that the guest has, with their libraries. Where something is served, those that `tests/vm-later`
-    /// unpacked instead.
+    /// Programs of the host that the guest has, with their libraries; those that `tests/vm-later` unpacked instead where the
+    /// machine is QEMU 11's.
     pub programs: &'static [&'static str],
     /// NVMe controllers, at most 27 with those that are served.
     pub controllers: &'static [Controller],
     /// Controllers that QEMU reaches over vfio-user. A machine that has some has no IOMMU, and is QEMU 11's.
     pub served: &'static [Served],
+    /// Whether it is QEMU 11's though nothing is served: that QEMU takes namespaces out and puts them in again.
+    pub later: bool,
 }
 
 /// A controller of a vfio-user server: our own `nvme-model`, in a process for each.
@@ -100,6 +102,14 @@ pub enum Medium {
         /// How often: the first time only, or every time.
         once: bool,
     },
+    /// The beginning of a longer file, whose node is called `CONTROLLER-NSID-file`, so that another length of it can be the
+    /// namespace's later.
+    Part {
+        /// Its length at first, in MiB.
+        len_mib: u64,
+        /// The length of the file, in MiB.
+        file_mib: u64,
+    },
     /// A file whose requests can be held back: QEMU's command `qemu-io`, with the device `ns-CONTROLLER-NSID`, knows `break`
     /// and `resume`.
     Held {
@@ -114,6 +124,11 @@ pub enum Medium {
 }
 
 impl Machine {
+    /// Whether it is QEMU 11's.
+    pub fn is_later(&self) -> bool {
+        self.later || !self.served.is_empty()
+    }
+
     /// The controller that is called `name`, and its PCI address in the guest.
     ///
     /// # Panics
@@ -215,6 +230,7 @@ impl Machine {
                 Medium::Disk { len_mib }
                 | Medium::Faulty { len_mib, .. }
                 | Medium::Held { len_mib }
+                | Medium::Part { file_mib: len_mib, .. }
                 | Medium::Slow { len_mib } => Some((namespace.node(controller), len_mib << 20)),
                 Medium::Null { .. } => None,
             })
@@ -282,7 +298,7 @@ impl Medium {
     /// The block node `name` for QEMU's `-blockdev`.
     fn node(self, name: &str, folder: &Path) -> Value {
         let path = folder.join(name);
-        let file = json!({ "driver": "file", "filename": path, "discard": "unmap" });
+        let mut file = json!({ "driver": "file", "filename": path, "discard": "unmap" });
         match self {
             Medium::Disk { .. } => {
                 json!({ "driver": "raw", "node-name": name, "discard": "unmap", "file": file })
@@ -296,6 +312,10 @@ impl Medium {
                     error["sector"] = sector.into();
                 }
                 json!({ "driver": "blkdebug", "node-name": name, "image": file, "inject-error": [error] })
+            }
+            Medium::Part { len_mib, .. } => {
+                file["node-name"] = format!("{name}-file").into();
+                json!({ "driver": "raw", "node-name": name, "size": len_mib << 20, "file": file })
             }
             // The events that a request can be held at are the raw node's.
             Medium::Held { .. } => json!({
@@ -357,6 +377,7 @@ mod tests {
             },
         ],
         served: &[Served { name: "ours", options: &[] }],
+        later: false,
     };
 
     #[test]

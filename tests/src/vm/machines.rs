@@ -38,6 +38,7 @@ pub static POLLED: Machine = Machine {
     programs: &[],
     controllers: &[controller("default", ""), PROTECTED],
     served: &[],
+    later: false,
 };
 
 /// Controllers for our own driver, one for each thing that may be out of the ordinary.
@@ -118,6 +119,7 @@ pub static NVME: Machine = Machine {
         },
     ],
     served: &[],
+    later: false,
 };
 
 /// The sector of 512 bytes that the controllers `bad-sector` and `media` cannot read, or write.
@@ -137,6 +139,7 @@ pub static BENCH: Machine = Machine {
         namespaces: &[Namespace { nsid: 1, medium: Medium::Null { len_mib: 1024 }, options: "" }],
     }],
     served: &[],
+    later: false,
 };
 
 /// Controllers of our own server, for Linux's driver. A case ends its server, so each has one of its own.
@@ -175,6 +178,7 @@ pub static LINUX: Machine = Machine {
         Served { name: "messages", options: &["--namespace=ram:64m", "--no-map-doorbells"] },
         Served { name: "reset", options: &["--namespace=ram:64m"] },
     ],
+    later: false,
 };
 
 /// Controllers that go wrong, each in its own way.
@@ -208,9 +212,40 @@ pub static FAULTS: Machine = Machine {
         controller("decode", ""),
         controller("astray", ""),
         controller("events", ""),
+        over("shared", &[disk(1, ""), disk(2, "")]),
+        // The same namespaces, seen by another controller. The controllers of a subsystem have one serial number.
+        Controller {
+            name: "manager",
+            options: "serial=shared,subsys=shared-subsys",
+            place: Place::Slot,
+            namespaces: &[],
+        },
     ],
     served: &[],
+    later: false,
 };
+
+/// A namespace that is taken out and put in again with another length.
+pub static NAMESPACES: Machine = Machine {
+    name: "namespaces",
+    kernel_args: "",
+    memory_mib: 1024,
+    huge_pages: 64,
+    programs: &[],
+    controllers: &[over(
+        "resized",
+        &[Namespace {
+            nsid: 1,
+            medium: Medium::Part { len_mib: 32, file_mib: 64 },
+            options: RESIZED_OPTIONS,
+        }],
+    )],
+    served: &[],
+    later: true,
+};
+
+/// Of the namespace of the controller `resized`, whichever length it has.
+pub const RESIZED_OPTIONS: &str = "share-rw=on,uuid=9f3e7d54-0c3b-4c0e-8a87-3a1a0fd0f6e1";
 
 const fn faulty(nsid: u32, operation: &'static str, sector: Option<u64>, once: bool) -> Namespace {
     Namespace { nsid, medium: Medium::Faulty { len_mib: 16, operation, sector, once }, options: "" }
@@ -245,4 +280,5 @@ pub static TOOLS: Machine = Machine {
         },
     ],
     served: &[],
+    later: false,
 };

@@ -51,6 +51,12 @@ pub enum Request {
         /// Its arguments, an object.
         arguments: Value,
     },
+    /// Stop the guest's processors, give QEMU several commands, and have them go on: the guest sees what all of them did, and
+    /// nothing between.
+    Stopped {
+        /// The commands' names and arguments.
+        commands: Vec<(String, Value)>,
+    },
     /// Wait for an event of that channel. The answer is the event.
     Event {
         /// Its name.

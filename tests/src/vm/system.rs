@@ -76,7 +76,7 @@ impl System {
     /// # Errors
     /// What there is not.
     pub fn can_run(&self, machine: &Machine) -> Result<(), Unavailable> {
-        if machine.served.is_empty() || self.later.is_some() {
+        if !machine.is_later() || self.later.is_some() {
             return Ok(());
         }
         Err(Unavailable("there is no QEMU 11; tests/vm-later gets it on Debian".to_owned()))
@@ -84,7 +84,7 @@ impl System {
 
     /// The folder of later programs that a machine runs with, if it does.
     pub fn later_for(&self, machine: &Machine) -> Option<&Later> {
-        self.later.as_ref().filter(|_| !machine.served.is_empty())
+        self.later.as_ref().filter(|_| machine.is_later())
     }
 
     /// QEMU for a machine, to be given arguments.

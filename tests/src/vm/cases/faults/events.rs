@@ -1,5 +1,4 @@
-//! What a controller tells by itself: of its health. QEMU 10.0 refuses to resize the node of an open namespace, so that is left to the
-//! controller model (`nvme_recovery`).
+//! What a controller tells by itself: of its health. Of namespaces it tells in `namespaces.rs`.
 
 use corelane_drivers::nvme::ControllerEvent;
 use corelane_drivers::nvme::spec::log::CriticalWarning;

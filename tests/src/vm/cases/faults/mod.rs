@@ -4,6 +4,7 @@
 mod events;
 mod load;
 mod media;
+mod namespaces;
 mod plug;
 mod recovery;
 mod rig;
@@ -14,7 +15,8 @@ use std::time::Duration;
 use crate::vm::{Case, Guest, machines};
 
 /// The tables of the cases.
-pub const TABLES: [&[Case]; 5] = [events::CASES, media::CASES, plug::CASES, recovery::CASES, stray::CASES];
+pub const TABLES: [&[Case]; 6] =
+    [events::CASES, media::CASES, namespaces::CASES, plug::CASES, recovery::CASES, stray::CASES];
 
 const fn case(name: &'static str, run: fn(&Guest)) -> Case {
     Case { name, machine: &machines::FAULTS, run, limit: Duration::from_secs(120) }

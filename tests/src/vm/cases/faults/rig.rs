@@ -60,6 +60,16 @@ impl Rig {
         self.events.lock().expect("nobody panicked").iter().any(is_it)
     }
 
+    /// How many such events there were.
+    pub fn count(&self, is_it: impl Fn(&ControllerEvent) -> bool) -> usize {
+        self.events.lock().expect("nobody panicked").iter().filter(|event| is_it(event)).count()
+    }
+
+    /// What the first of the events says of which `of` gives something.
+    pub fn find<T>(&self, of: impl FnMut(&ControllerEvent) -> Option<T>) -> Option<T> {
+        self.events.lock().expect("nobody panicked").iter().find_map(of)
+    }
+
     /// Clears a bit of the function's command register.
     pub fn clear_command_bit(&self, bit: u16) {
         let mut command = [0; 2];
