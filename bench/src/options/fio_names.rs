@@ -172,19 +172,16 @@ const WITHOUT_LIKE: &[(&[&str], &str)] = &[
     ),
     (
         &[
-            "zonemode",
-            "zonesize",
             "zonecapacity",
             "zonerange",
             "zoneskip",
             "read_beyond_wp",
-            "max_open_zones",
             "job_max_open_zones",
             "ignore_zone_limits",
             "zone_reset_threshold",
             "zone_reset_frequency",
         ],
-        "zoned devices are not supported",
+        "of zones there are zonemode=zbd, zonesize and max_open_zones",
     ),
     (&["exec_prerun", "exec_postrun", "trigger-file", "trigger", "trigger-remote"], "no commands are run"),
     (

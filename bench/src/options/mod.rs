@@ -37,7 +37,7 @@ pub use spec::{
     Access, BlockSizes, CacheMode, CompletionPolling, ContinueOn, CpuSet, DEFAULT_PERCENTILES, DepthSpec,
     DirectionMix, Distribution, EndSpec, EngineKind, EtaMode, Extent, GlobalSpec, JobSpec, KbBase,
     LatencyTarget, LockingMode, LogSpec, MeasureSpec, OutputFormat, PaceSpec, Pattern, PerDirection, Plan,
-    RwMode, SqThread, SyncMode, TargetSpec, ThinkTime, VerifyMethod, VerifySpec, WorkloadSpec,
+    RwMode, SqThread, SyncMode, TargetSpec, ThinkTime, VerifyMethod, VerifySpec, WorkloadSpec, ZoneSpec,
 };
 
 /// What the command line asks for.

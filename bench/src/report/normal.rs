@@ -110,10 +110,12 @@ fn write_direction(out: &mut String, job: &JobReport, group: &GroupReport, direc
         return;
     }
     let (binary, decimal) = number::bandwidth(stats.bytes_per_s());
+    let resets = job.stats.zone_resets.filter(|_| direction == Direction::Write);
+    let resets = resets.map(|resets| format!("; {resets} zone resets")).unwrap_or_default();
     push(
         out,
         format_args!(
-            "  {}: IOPS={}, BW={binary} ({decimal})({}/{}msec)\n",
+            "  {}: IOPS={}, BW={binary} ({decimal})({}/{}msec){resets}\n",
             direction.name(),
             number::count(stats.ios_per_s()),
             number::size(stats.bytes).0,

@@ -8,12 +8,15 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use corelane_dma::Backing;
 use corelane_drivers::file::{CacheMode as FileCache, DiscardMode, FileDriver, FileOptions, Locking, SqPoll};
 use corelane_drivers::mem::{MemDriver, MemOptions};
 use corelane_drivers::null::{NullDriver, NullOptions};
+use corelane_drivers::nvme::NvmeController;
+use corelane_drivers::nvme::spec::Nsid;
 use corelane_drivers::nvme::uring::{NvmeUringDriver, NvmeUringOptions};
 use corelane_engine::block::{BackendOptions, BlockBackend, BlockDriver, BlockError};
 
@@ -56,6 +59,7 @@ enum EngineKindKey {
 #[derive(Default)]
 struct OpenPath {
     backends: Mutex<Vec<(Wanted, BlockBackend, Option<Backing>)>>,
+    zones: Arc<AtomicBool>,
 }
 
 /// How a job wants its device.
@@ -90,6 +94,10 @@ pub struct Device {
     /// The kind of memory that the device can reach, where not any will do. I/O on memory that is registered with it needs no
     /// copy.
     pub memory: Option<Backing>,
+    /// The controller of a namespace that is driven from user space, and which that is.
+    pub controller: Option<(Arc<NvmeController>, Nsid)>,
+    /// Whether a lane writes to its zones.
+    pub zones: Arc<AtomicBool>,
     _path: Arc<OpenPath>,
 }
 
@@ -155,7 +163,12 @@ impl Devices {
             }
         };
         drop(backends);
-        Ok(Device { backend, path: path.into(), memory, _path: shared })
+        let controller = match spec.target.engine {
+            EngineKind::Nvme => Some(self.controllers.controller(spec, &path.to_string_lossy())?),
+            _ => None,
+        };
+        let zones = Arc::clone(&shared.zones);
+        Ok(Device { backend, path: path.into(), memory, controller, zones, _path: shared })
     }
 
     /// The length of a namespace in bytes. Starts its controller, if nobody has and the kernel does not drive it.

@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use corelane_dma::DmaError;
+use corelane_drivers::nvme::commands::CommandError;
 use corelane_engine::aio::AioError;
 use corelane_engine::block::BlockError;
 
@@ -37,6 +38,19 @@ pub enum RunError {
         /// What would be right.
         right: String,
     },
+    /// The job does not fit the device's zones.
+    #[error("'{}': {what}; {right}", path.display())]
+    Zones {
+        /// The device.
+        path: PathBuf,
+        /// What does not fit.
+        what: String,
+        /// What would be right.
+        right: String,
+    },
+    /// A command for zones failed.
+    #[error(transparent)]
+    Command(#[from] CommandError),
     /// The workload is impossible.
     #[error(transparent)]
     Workload(#[from] WorkloadError),
@@ -118,7 +132,7 @@ impl RunError {
             }
             RunError::Block(BlockError::Io { source, .. }) => source.raw_os_error().unwrap_or(libc::EIO),
             RunError::Job { source, .. } => source.errno(),
-            RunError::Size { .. } | RunError::Workload(_) => libc::EINVAL,
+            RunError::Size { .. } | RunError::Zones { .. } | RunError::Workload(_) => libc::EINVAL,
             _ => libc::EIO,
         }
     }

@@ -21,6 +21,7 @@ use super::general::{self, GeneralOutcome};
 use super::logs::LaneLogs;
 use super::meter::{Meter, Timed, Untimed};
 use super::session::{Failure, LaneFile, Session};
+use super::zones::LaneZones;
 use super::{bytes, files, plain, region};
 use crate::options::{Access, DirectionMix, EngineKind, JobSpec};
 use crate::stats::{Clock, JobStats};
@@ -243,6 +244,7 @@ fn open_files(plan: &LanePlan, ctx: &AioContext) -> Result<Vec<LaneFile>, RunErr
                 channel: device.backend.channel(ctx, spec.depth.iodepth)?,
                 workload: workload.clone(),
                 generator: Generator::new(workload)?,
+                zones: LaneZones::open(spec, device, workload, ctx)?,
             })
         })
         .collect()

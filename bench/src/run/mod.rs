@@ -29,6 +29,7 @@ mod setup;
 mod signals;
 mod token;
 mod watch;
+mod zones;
 
 use std::io::{self, Write};
 use std::path::Path;

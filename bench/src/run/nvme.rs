@@ -40,7 +40,11 @@ impl Controllers {
         NvmeDriver::open(&controller, nsid, &options)
     }
 
-    fn controller(&self, spec: &JobSpec, name: &str) -> Result<(Arc<NvmeController>, Nsid), BlockError> {
+    /// The controller of the namespace called `name`, and which of its namespaces that is. Starts it, if nobody has.
+    ///
+    /// # Errors
+    /// [`BlockError::Open`], with the reason.
+    pub fn controller(&self, spec: &JobSpec, name: &str) -> Result<(Arc<NvmeController>, Nsid), BlockError> {
         let failed = |reason: String| BlockError::Open { filename: name.to_owned(), reason };
         // Held while a controller starts: two jobs must not start the same one.
         let mut started = self.started.lock().unwrap_or_else(PoisonError::into_inner);

@@ -42,6 +42,7 @@ pub fn suffices(spec: &JobSpec, files: usize) -> bool {
         && unflushed
         && !logs::wants_requests(spec)
         && spec.verify.is_none()
+        && work.zones.is_none()
         && work.rw.mix != DirectionMix::TrimWrite
 }
 
@@ -420,6 +421,7 @@ mod tests {
             path: PathBuf::from("null"),
             channel: backend.channel(&ctx, 8).unwrap(),
             generator: Generator::new(&workload).unwrap(),
+            zones: None,
             workload,
         };
         assert!(suffices(spec, 1));

@@ -12,6 +12,7 @@ use corelane_engine::block::{Channel, IoError};
 
 use super::control::{LaneControl, Order};
 use super::token::Token;
+use super::zones::LaneZones;
 use crate::options::{Access, JobSpec};
 use crate::stats::{self, CpuUse, JobStats, StatsConfig};
 use crate::workload::{Direction, Generator, WorkloadConfig};
@@ -29,6 +30,8 @@ pub struct LaneFile {
     pub workload: WorkloadConfig,
     /// Makes its I/Os.
     pub generator: Generator,
+    /// Its zones, for a job that keeps to them.
+    pub zones: Option<LaneZones>,
 }
 
 /// Why a job ended early, or failed at its end.

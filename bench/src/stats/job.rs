@@ -86,6 +86,8 @@ pub struct JobStats {
     pub runtime_ms: u64,
     /// Failed requests.
     pub errors: ErrorCount,
+    /// Zones reset, of jobs that keep to a device's zones.
+    pub zone_resets: Option<u64>,
 }
 
 impl JobStats {
@@ -108,6 +110,7 @@ impl JobStats {
             cpu: CpuUse::default(),
             runtime_ms: 0,
             errors: ErrorCount::default(),
+            zone_resets: None,
         }
     }
 
@@ -232,6 +235,9 @@ impl JobStats {
             self.errors.first_errno = other.errors.first_errno;
         }
         self.errors.total += other.errors.total;
+        if let Some(resets) = other.zone_resets {
+            *self.zone_resets.get_or_insert_default() += resets;
+        }
     }
 }
 

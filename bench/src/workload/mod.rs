@@ -4,6 +4,7 @@
 //! - [`Generator`] makes the sequence of I/Os of a job from a [`WorkloadConfig`].
 //! - [`Verifier`] fills the blocks of a verified job and checks them; [`WrittenLog`] knows which are where,
 //!   [`OverlapGuard`] and [`partition`] keep that defined, [`replay`] finds it again for `verify_only`.
+//! - [`ZonePlan`] moves I/Os to where a zoned device takes them.
 //! - [`Pacer`], [`ThinkTime`] and [`LatencyTarget`] say when, and how many at once.
 
 mod config;
@@ -18,6 +19,7 @@ mod sizes;
 mod skew;
 mod verify;
 mod written;
+mod zones;
 
 pub use config::{
     BlockSizes, DEFAULT_SEED, Direction, Distribution, Limit, Operations, Order, PerDirection, Region,
@@ -36,3 +38,4 @@ pub use verify::{
     PatternError, Scanned, Verifier, VerifierError, VerifyError, VerifyKind,
 };
 pub use written::{Backlog, Extent, WriteCounter, WrittenLog};
+pub use zones::{Placed, ZonePlan, ZoneRules, ZoneStart};

@@ -22,6 +22,7 @@ pub fn job(view: &View, job: &JobSpec) -> Result<(), OptionError> {
     region(view, job)?;
     block_sizes(view, job)?;
     verification(view, job)?;
+    zones(view, job)?;
     pace(view, job)
 }
 
@@ -129,6 +130,26 @@ fn verification(view: &View, job: &JobSpec) -> Result<(), OptionError> {
     }
     if verify.only && job.target.engine == EngineKind::Mem {
         let what = "verify_only with ioengine=mem, whose data is gone when a job ends";
+        return Err(view.contradiction(what, "verify without verify_only is right"));
+    }
+    Ok(())
+}
+
+fn zones(view: &View, job: &JobSpec) -> Result<(), OptionError> {
+    if job.workload.zones.is_none() {
+        return Ok(());
+    }
+    if job.target.engine != EngineKind::Nvme {
+        let what = format!("zonemode=zbd with {}, which resets no zones", view.shown("ioengine"));
+        return Err(view.contradiction(what, "ioengine=nvme is right"));
+    }
+    if job.workload.rw.uses(Access::Trim) {
+        let what = format!("zonemode=zbd with {}: a zone is reset, not trimmed", view.shown("rw"));
+        return Err(view.contradiction(what, "an rw that reads or writes is right"));
+    }
+    if job.verify.as_ref().is_some_and(|verify| verify.only) {
+        let what =
+            "zonemode=zbd with verify_only: where the writes went is known only to the run that made them";
         return Err(view.contradiction(what, "verify without verify_only is right"));
     }
     Ok(())

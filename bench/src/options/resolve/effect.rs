@@ -46,6 +46,7 @@ const NEEDS: &[Need] = &[
         |job| !matches!(job.target.engine, EngineKind::Nvme | EngineKind::NvmeUring),
         "a namespace is no file",
     ),
+    (&["zonesize", "max_open_zones"], |job| job.workload.zones.is_some(), "it needs zonemode=zbd"),
     (&["sqthread_poll_cpu"], |job| job.target.sq_thread.is_some(), "it needs sqthread_poll=1"),
     (
         &["poll_max_ns"],

@@ -3,7 +3,7 @@
 use super::super::error::OptionError;
 use super::super::spec::{
     BlockSizes, DepthSpec, DirectionMix, Distribution, EndSpec, Extent, LatencyTarget, PaceSpec,
-    PerDirection, RwMode, ThinkTime, VerifyMethod, VerifySpec, WorkloadSpec,
+    PerDirection, RwMode, ThinkTime, VerifyMethod, VerifySpec, WorkloadSpec, ZoneSpec,
 };
 use super::super::value::Value;
 use super::view::{self, View};
@@ -28,6 +28,10 @@ pub fn workload(view: &View) -> Result<WorkloadSpec, OptionError> {
         fsync_every_writes: view.number_u32("fsync"),
         fdatasync_every_writes: view.number_u32("fdatasync"),
         end_fsync: view.flag("end_fsync"),
+        zones: (view.choice("zonemode") == "zbd").then(|| ZoneSpec {
+            zone_bytes: view.positive("zonesize"),
+            most_open: Some(view.number_u32("max_open_zones")).filter(|most| *most > 0),
+        }),
     })
 }
 

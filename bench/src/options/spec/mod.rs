@@ -15,7 +15,7 @@ pub use measure::{DEFAULT_PERCENTILES, EtaMode, GlobalSpec, LogSpec, MeasureSpec
 pub use target::{CacheMode, CompletionPolling, EngineKind, LockingMode, SqThread, SyncMode, TargetSpec};
 pub use workload::{
     Access, BlockSizes, DepthSpec, DirectionMix, Distribution, EndSpec, LatencyTarget, PaceSpec, Pattern,
-    PerDirection, RwMode, ThinkTime, VerifyMethod, VerifySpec, WorkloadSpec,
+    PerDirection, RwMode, ThinkTime, VerifyMethod, VerifySpec, WorkloadSpec, ZoneSpec,
 };
 
 /// Everything one invocation is to do.

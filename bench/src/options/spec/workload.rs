@@ -49,6 +49,17 @@ pub struct WorkloadSpec {
     pub fdatasync_every_writes: u32,
     /// Flush when the writing has ended (`end_fsync`).
     pub end_fsync: bool,
+    /// Keep to the rules of a zoned device (`zonemode=zbd`).
+    pub zones: Option<ZoneSpec>,
+}
+
+/// How a job uses a zoned device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct ZoneSpec {
+    /// What the size of a zone is to be, in bytes (`zonesize`); `None`: whatever it is.
+    pub zone_bytes: Option<u64>,
+    /// Most zones that are partly written at once (`max_open_zones`); `None`: as many as the device allows.
+    pub most_open: Option<u32>,
 }
 
 impl WorkloadSpec {

@@ -262,6 +262,30 @@ pub(super) const WORKLOAD: &[OptionDef] = &[
     workload("fsync", U32, OFF, "Flush after this many writes; 0: never."),
     workload("fdatasync", U32, OFF, "Flush data only after this many writes; 0: never."),
     workload("end_fsync", Kind::Flag, OFF, "Flush when the writing has ended."),
+    workload(
+        "zonemode",
+        Kind::Choice(&[
+            word("none", "Offsets are what rw says; a zoned namespace can only be read."),
+            word(
+                "zbd",
+                "Writes go to the pointers of a zoned namespace's zones, reads to what was written, and full zones are reset.",
+            ),
+        ]),
+        Fallback::Is("none"),
+        "Whether the job keeps to the zones of a zoned namespace.",
+    ),
+    workload(
+        "zonesize",
+        Kind::Bytes { min: 1 },
+        Fallback::Means("that of the device"),
+        "With zonemode=zbd: what the size of a zone has to be, or the job is refused.",
+    ),
+    workload(
+        "max_open_zones",
+        U32,
+        Fallback::Means("as many as the device allows"),
+        "With zonemode=zbd: most zones that are partly written at once; 0: as many as the device allows.",
+    ),
 ];
 
 /// Options of [`Group::Extent`].

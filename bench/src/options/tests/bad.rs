@@ -147,7 +147,7 @@ fn unknown_names() {
         ("--iodpeth=3", &["no option iodpeth", "did you mean iodepth?"]),
         ("--quux=1", &["no option quux", "--cmdhelp"]),
         ("--nrfiles=4", &["fio has nrfiles, corelane-bench has not", "nearest: filename"]),
-        ("--zonemode=zbd", &["fio has zonemode", "zoned"]),
+        ("--zoneskip=4m", &["fio has zoneskip", "zonemode=zbd"]),
         ("--client=host", &["fio has client", "network"]),
         ("--cmdhelp=loops", &["fio has loops", "time_based"]),
         ("--bs", &["--bs"]),

@@ -31,6 +31,11 @@ impl<M: Meter> General<'_, '_, M> {
                 if error.is_none() {
                     self.count(token, &io, now_ns);
                 }
+                if let Some(zones) = &mut self.session.files[file].zones
+                    && matches!(purpose, Purpose::Work)
+                {
+                    zones.ended(&io, error.is_none());
+                }
                 let checked = self.check(index, error.is_none());
                 if let Err(bad) = checked {
                     self.complain(file, &bad);

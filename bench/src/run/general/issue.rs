@@ -7,7 +7,9 @@ use super::checks::{NextCheck, read_of};
 use super::pacing::Choice;
 use super::{General, Pending, Purpose, Stage};
 use crate::run::meter::Meter;
+use crate::run::session::LaneFile;
 use crate::run::token::Token;
+use crate::run::zones::Next;
 use crate::workload::{BlockStamp, Direction, Extent, Io, Operations};
 
 /// Why no further request was issued.
@@ -144,18 +146,41 @@ impl<M: Meter> General<'_, '_, M> {
             if self.exhausted[file] {
                 continue;
             }
-            let generator = &mut self.session.files[file].generator;
-            let io = match choice {
-                Choice::Only(direction) => generator.next_in(direction),
-                _ => generator.next_io(),
-            };
-            let Some(io) = io else {
-                self.exhausted[file] = true;
-                continue;
-            };
-            return Ok(self.pending(file, io));
+            match self.next_of(file, choice)? {
+                Some(io) => return Ok(self.pending(file, io)),
+                None => self.exhausted[file] = true,
+            }
         }
         Err(Stall::Done)
+    }
+
+    /// The next I/O of a file; `None` after the last. Its zones may have something against it, or another place for it.
+    fn next_of(&mut self, file: usize, choice: Choice) -> Result<Option<Io>, Stall> {
+        let ctx = self.session.ctx;
+        let LaneFile { generator, zones, .. } = &mut self.session.files[file];
+        let mut next = || match choice {
+            Choice::Only(direction) => generator.next_in(direction),
+            _ => generator.next_io(),
+        };
+        let Some(zones) = zones else { return Ok(next()) };
+        while let Some(io) = zones.take_waiting().or_else(&mut next) {
+            match zones.next(ctx, io) {
+                Ok(Next::Issue(io)) => return Ok(Some(io)),
+                Ok(Next::Wait) => {
+                    // The same file again.
+                    self.next_file = file;
+                    return Err(Stall::Blocked);
+                }
+                Ok(Next::Skip) => {}
+                Ok(Next::End) => break,
+                Err(error) => {
+                    self.session.note_failure(error.errno(), error.to_string());
+                    self.stopped = true;
+                    return Err(Stall::Done);
+                }
+            }
+        }
+        Ok(None)
     }
 
     /// With its number, and with the write that follows a trim.

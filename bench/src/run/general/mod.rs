@@ -26,6 +26,7 @@ use super::error::RunError;
 use super::logs::LaneLogs;
 use super::meter::Meter;
 use super::session::{Failure, Session};
+use super::zones::LaneZones;
 use crate::workload::{BlockStamp, Extent, Io, Operations};
 use checks::{Checks, Complaints};
 use extent_of_run::writes_done;
@@ -230,6 +231,8 @@ impl<'g, 's, M: Meter> General<'g, 's, M> {
             let text = format!("verify: {bad} bad block{}", if bad == 1 { "" } else { "s" });
             self.session.note_failure(libc::EILSEQ, text);
         }
+        let zones = self.session.files.iter().filter_map(|file| file.zones.as_ref());
+        self.session.stats.zone_resets = zones.map(LaneZones::resets).reduce(|sum, resets| sum + resets);
         self.logs.finish(self.session.elapsed_ms());
         self.session.publish(0);
         GeneralOutcome { depth: self.pacing.depth(), logs: self.logs }
