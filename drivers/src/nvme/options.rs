@@ -19,10 +19,14 @@ pub struct ControllerOptions {
     pub resets: u8,
     /// Whether shadow doorbells are used where the controller has them (Doorbell Buffer Config).
     pub shadow_doorbells: bool,
+    /// The most memory of this host's, in bytes, that a controller gets for itself which asks for it (a host memory buffer, Base
+    /// 8.9). It is locked. Where there is less, half is tried, and so on, down to the least that the controller takes. 0: none.
+    pub host_memory_bytes: u64,
 }
 
 impl Default for ControllerOptions {
-    /// 64 queues, shadow doorbells, and what Linux waits and tries: 30 s for each command, 5 times again. 4 resets.
+    /// 64 queues, shadow doorbells, and what Linux has: 30 s for each command, 5 times again, up to 128 MiB for the controller
+    /// (`max_host_mem_size_mb`). 4 resets.
     fn default() -> ControllerOptions {
         ControllerOptions {
             queues: 64,
@@ -31,6 +35,7 @@ impl Default for ControllerOptions {
             io_retries: 5,
             resets: 4,
             shadow_doorbells: true,
+            host_memory_bytes: 128 << 20,
         }
     }
 }

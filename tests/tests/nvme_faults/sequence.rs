@@ -14,7 +14,7 @@ use corelane_drivers::nvme::{
 };
 use corelane_engine::block::{BackendOptions, BlockBackend};
 use corelane_nvme_model::{
-    Device, FaultScript, Guard, Model, ModelBus, ModelConfig, NamespaceConfig, Protection,
+    Device, FaultScript, Guard, HostMemoryWish, Model, ModelBus, ModelConfig, NamespaceConfig, Protection,
 };
 use corelane_tests::Seed;
 use rand::prelude::*;
@@ -100,6 +100,12 @@ impl Sequence {
             mdts: *[3, 7].choose(&mut rng).expect("not empty"),
             sgls: rng.random_bool(0.5),
             shadow_doorbells: rng.random_bool(0.3),
+            host_memory: rng.random_bool(0.3).then_some(HostMemoryWish {
+                preferred: 64,
+                least: 8,
+                least_piece: 0,
+                most_pieces: 0,
+            }),
             ..ModelConfig::new(vec![namespace])
         };
         let block_bytes = 1 << lba_shift;

@@ -72,6 +72,19 @@ pub struct CopyLimits {
     pub ranges_less_one: u8,
 }
 
+/// How much of the host's memory a controller asks for (NVMe base 2.0, section 8.9), in units of 4 KiB.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct HostMemoryWish {
+    /// HMPRE: what it would like, at least 1.
+    pub preferred: u32,
+    /// HMMIN: what it needs at least, at most as much as it would like; 0: any.
+    pub least: u32,
+    /// HMMINDS: the least length of a piece; 0: any.
+    pub least_piece: u32,
+    /// HMMAXD: the most pieces; 0: any number.
+    pub most_pieces: u16,
+}
+
 impl Default for CopyLimits {
     /// 128 ranges of up to 128 blocks, 1,024 blocks together.
     fn default() -> CopyLimits {
@@ -180,6 +193,8 @@ pub struct ModelConfig {
     pub dmsl: u64,
     /// ZASL: the largest Zone Append as a power of two of 4 KiB pages; 0: as MDTS.
     pub zasl: u8,
+    /// The memory of the host's that it asks for, and uses.
+    pub host_memory: Option<HostMemoryWish>,
     /// AERL: how many Asynchronous Event Requests it holds, less one.
     pub aerl: u8,
     /// The core that the polling thread stays on.
@@ -224,6 +239,7 @@ impl ModelConfig {
             dmrsl: 0,
             dmsl: 0,
             zasl: 0,
+            host_memory: None,
             aerl: 3,
             core: None,
             idle: Idle::BackOff,
@@ -254,6 +270,10 @@ impl ModelConfig {
             range("ZASL", self.zasl.into(), 0, if self.mdts == 0 { 20 } else { self.mdts.into() }),
             range("the number of blocks written atomically", self.atomic_blocks.into(), 1, 65_535),
             self.check_fused(),
+            self.host_memory.map_or(Ok(()), |wish| {
+                range("HMPRE", wish.preferred.into(), 1, u32::MAX.into())?;
+                range("HMMIN", wish.least.into(), 0, wish.preferred.into())
+            }),
             if self.shadow_doorbells {
                 range("the bytes of the shadow doorbells", pages_of_shadow, 1, 4096)
             } else {

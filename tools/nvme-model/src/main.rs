@@ -12,8 +12,8 @@ use corelane_engine::block::{BackendOptions, BlockBackend, BlockError};
 use corelane_nvme_model::server::{Server, ServerError, ServerOptions};
 use corelane_nvme_model::text::parse_size;
 use corelane_nvme_model::{
-    DeviceError, FaultRule, FaultScript, Guard, Idle, Model, ModelConfig, NamespaceBacking, NamespaceConfig,
-    Protection,
+    DeviceError, FaultRule, FaultScript, Guard, HostMemoryWish, Idle, Model, ModelConfig, NamespaceBacking,
+    NamespaceConfig, Protection,
 };
 use signal_hook::consts::{SIGINT, SIGTERM};
 use tracing_subscriber::EnvFilter;
@@ -75,6 +75,12 @@ struct Cli {
     /// Take scatter gather lists for data.
     #[arg(long)]
     sgls: bool,
+    /// Ask for a host memory buffer: PREFERRED[:LEAST[:PIECE[:PIECES]]], sizes in bytes, at most so many pieces of so much at
+    /// least.
+    // Brackets mean that something may be left out.
+    #[allow(rustdoc::broken_intra_doc_links)]
+    #[arg(long, value_name = "SIZE[:...]")]
+    host_memory: Option<HostMemoryWish>,
     /// Let Compare and Write be fused. Not with file: namespaces, and not with faults.
     #[arg(long)]
     fused: bool,
@@ -178,6 +184,7 @@ impl Cli {
             shadow_doorbells: self.shadow_doorbells,
             sgls: self.sgls,
             fused: self.fused,
+            host_memory: self.host_memory,
             core: self.core,
             idle: if self.poll { Idle::Spin } else { Idle::BackOff },
             faults: FaultScript { seed: self.fault_seed, rules: self.faults.clone() },

@@ -4,7 +4,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 
 use corelane_dma::{CellArray, DeviceMemory, MemRegion};
@@ -98,6 +98,13 @@ impl Model {
         self.shared.control().script = Some(faults);
         self.shared.changed_and_seen();
         Ok(())
+    }
+
+    /// How many bytes of the host's memory the controller has for itself (a host memory buffer), and how often it has read and
+    /// written a page of it.
+    pub fn host_memory(&self) -> (u64, u64) {
+        let load = |count: &AtomicU64| count.load(Ordering::Acquire);
+        (load(&self.shared.host_memory_bytes), load(&self.shared.host_memory_uses))
     }
 
     /// How many faults were made, by name; those that never were are left out.

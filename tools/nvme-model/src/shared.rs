@@ -34,6 +34,9 @@ pub(crate) struct Shared {
     pub(crate) violations: Violations,
     pub(crate) fault_counts: Counts,
     pub(crate) notices: HostNotices,
+    /// How large the host memory buffer is that the controller has, and how often it was used.
+    pub(crate) host_memory_bytes: AtomicU64,
+    pub(crate) host_memory_uses: AtomicU64,
     control: Mutex<Control>,
     generation: AtomicU64,
     seen: AtomicU64,
@@ -109,6 +112,8 @@ impl Shared {
             violations: Violations::default(),
             fault_counts: Counts::default(),
             notices: HostNotices::new()?,
+            host_memory_bytes: AtomicU64::new(0),
+            host_memory_uses: AtomicU64::new(0),
             control: Mutex::new(control),
             generation: AtomicU64::new(0),
             seen: AtomicU64::new(0),

@@ -1,4 +1,4 @@
-//! Namespaces as people write them: `256m`, `null:1t`, `ram:1g`, `zero:64m`, `zns:1g:64m`.
+//! Namespaces as people write them: `256m`, `null:1t`, `ram:1g`, `zero:64m`, `zns:1g:64m`; and host memory buffers: `64m:8m`.
 //!
 //! Invariant: what is written is taken literally or refused with what would be right; sizes are binary (`1k` is 1024).
 
@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use corelane_dma::Backing;
 
-use crate::config::{NamespaceBacking, NamespaceConfig};
+use crate::config::{HostMemoryWish, NamespaceBacking, NamespaceConfig};
 use crate::zone::ZoneConfig;
 
 impl FromStr for NamespaceConfig {
@@ -32,6 +32,35 @@ impl FromStr for NamespaceConfig {
             }
         };
         Ok(NamespaceConfig { backing, ..NamespaceConfig::null(parse_size(size)?) })
+    }
+}
+
+impl FromStr for HostMemoryWish {
+    type Err = String;
+
+    /// `PREFERRED[:LEAST[:PIECE[:PIECES]]]`: sizes in bytes, whole units of 4 KiB; how many pieces there may be.
+    fn from_str(text: &str) -> Result<HostMemoryWish, String> {
+        let wrong = || {
+            format!(
+                "'{text}' is no wish for memory: right is PREFERRED[:LEAST[:PIECE[:PIECES]]], such as 64m:8m:1m:16"
+            )
+        };
+        let units = |text: &str| {
+            let bytes = if text == "0" { 0 } else { parse_size(text).map_err(|_| wrong())? };
+            let whole = bytes % 4096 == 0;
+            u32::try_from(bytes / 4096).ok().filter(|_| whole).ok_or_else(wrong)
+        };
+        let mut wish = HostMemoryWish { preferred: 0, least: 0, least_piece: 0, most_pieces: 0 };
+        for (at, part) in text.split(':').enumerate() {
+            match at {
+                0 => wish.preferred = units(part)?,
+                1 => wish.least = units(part)?,
+                2 => wish.least_piece = units(part)?,
+                3 => wish.most_pieces = part.parse().map_err(|_| wrong())?,
+                _ => return Err(wrong()),
+            }
+        }
+        Ok(wish)
     }
 }
 
@@ -91,6 +120,16 @@ mod tests {
         for bad in ["", "k", "0", "-1", "+1", "1.5g", "1kb", "1 k", "0x10", "16384p", "99999999999999999999"]
         {
             assert!(parse_size(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_wish_for_memory_has_four_parts_at_most() {
+        let wish = HostMemoryWish { preferred: 16384, least: 2048, least_piece: 0, most_pieces: 16 };
+        assert_eq!("64m:8m:0:16".parse(), Ok(wish));
+        assert_eq!("64m:8m".parse(), Ok(HostMemoryWish { most_pieces: 0, ..wish }));
+        for bad in ["", "1k", "64m:x", "64m:8m:0:16:1", "64m:8m:0:70000", "32t"] {
+            assert!(bad.parse::<HostMemoryWish>().unwrap_err().contains("64m:8m:1m:16"), "{bad}");
         }
     }
 

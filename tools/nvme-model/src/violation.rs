@@ -39,6 +39,9 @@ pub enum Rule {
     Register,
     /// A fused operation that is not one: a half is missing, or the halves do not fit together (base 3.4.2).
     Fused,
+    /// Memory that the controller has for itself (a host memory buffer) was changed, unmapped, or not taken back in time (base
+    /// 8.9).
+    HostMemory,
     /// Commands out of order: queues asked for after queues were created, too many event requests.
     Sequence,
 }

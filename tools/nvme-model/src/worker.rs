@@ -13,6 +13,7 @@ use std::time::Instant;
 
 use crate::admin::events::{Event, Events};
 use crate::admin::features::Features;
+use crate::admin::host_memory::HostMemory;
 use crate::admin::log::ErrorLog;
 use crate::backoff::BackOff;
 use crate::check::Checker;
@@ -60,6 +61,7 @@ pub(crate) struct Worker {
     pub(crate) queues: Queues,
     pub(crate) features: Features,
     pub(crate) events: Events,
+    pub(crate) host_memory: HostMemory,
     pub(crate) errors: ErrorLog,
     /// Changed Namespace List; in order.
     pub(crate) changed: BTreeSet<u32>,
@@ -101,6 +103,7 @@ impl Worker {
             queues: Queues::new(shared.config.max_queue_pairs),
             features: Features::new(&shared.config),
             events: Events::default(),
+            host_memory: HostMemory::default(),
             errors: ErrorLog::default(),
             changed: BTreeSet::new(),
             io: Io::new(&shared.namespaces),
@@ -181,6 +184,7 @@ impl Worker {
             self.memory_seen = changes;
             self.view = self.shared.memory.view();
             self.check_queue_memory();
+            self.check_host_memory();
         }
         if let Some(script) = self.shared.control().script.take() {
             self.faults.set_script(script);
@@ -218,6 +222,7 @@ impl Worker {
             registers.controller_reset();
         }
         if registers.cc.shn() != 0 {
+            self.host_memory_at_shutdown();
             registers.csts = registers.csts & !CSTS_SHST | CSTS_SHST_COMPLETE;
         }
     }
@@ -265,6 +270,7 @@ impl Worker {
         self.features = Features::new(&self.shared.config);
         self.io.set_extended_formats(false);
         self.events = Events::default();
+        self.lose_host_memory();
         self.changed.clear();
         self.faults.queues_are_gone();
         self.clear_doorbells();

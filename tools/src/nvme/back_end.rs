@@ -136,8 +136,13 @@ impl Driven {
     /// # Errors
     /// Those of the start.
     pub fn start(bus: Arc<dyn Bus>, timeout_ms: u64) -> Result<Driven, NvmeToolError> {
-        let options =
-            ControllerOptions { queues: 1, admin_timeout_ms: timeout_ms, ..ControllerOptions::default() };
+        let options = ControllerOptions {
+            queues: 1,
+            admin_timeout_ms: timeout_ms,
+            // For a few commands it is not worth the memory.
+            host_memory_bytes: 0,
+            ..ControllerOptions::default()
+        };
         let title = bus.address().to_owned();
         let controller = Some(NvmeController::start(bus, &options)?);
         Ok(Driven { title, controller, queue: None, options })

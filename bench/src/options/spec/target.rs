@@ -45,6 +45,8 @@ pub struct TargetSpec {
     pub nvme_io_timeout_ms: u64,
     /// How long an NVMe admin command may take, in milliseconds (`nvme_admin_timeout`).
     pub nvme_admin_timeout_ms: u64,
+    /// The most memory that an NVMe controller gets for itself, in bytes (`nvme_host_memory`).
+    pub nvme_host_memory_bytes: u64,
 }
 
 /// Which driver serves the job (`ioengine`).

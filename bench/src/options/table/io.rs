@@ -177,6 +177,12 @@ pub(super) const TARGET: &[OptionDef] = &[
         Fallback::Is("30000"),
         "How long in milliseconds an NVMe admin command may take before the controller is reset. Not in fio.",
     ),
+    target(
+        "nvme_host_memory",
+        Kind::Bytes { min: 0 },
+        Fallback::Is("128m"),
+        "The most memory that an NVMe controller gets for itself if it asks for some (host memory buffer); 0: none. Not in fio.",
+    ),
 ];
 
 /// Options of [`Group::Workload`].

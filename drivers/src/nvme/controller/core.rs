@@ -8,6 +8,7 @@ use zerocopy::FromBytes;
 use zerocopy::little_endian::U16;
 
 use super::admin::{AdminQueue, Answer, Data, Permit, Standing};
+use super::host_buffer::HostBuffer;
 use super::registers::Registers;
 use super::shadow::ShadowMemory;
 use crate::nvme::bus::Bus;
@@ -52,6 +53,8 @@ pub struct Core {
     pub watched: Watchlist,
     /// Shadow doorbells that the controller has, or may have though it did not say so; kept until it has stopped.
     shadow: Mutex<Option<Arc<ShadowMemory>>>,
+    /// A host memory buffer that the controller may have taken though it did not say so; kept until it has stopped.
+    pub(super) unsure_buffer: Mutex<Option<HostBuffer>>,
     /// What the controller is told of the host; kept, since it is told again after each reset.
     behavior: Mutex<Option<HostMemory>>,
 }
@@ -66,6 +69,8 @@ pub struct Known {
     pub shadow: Option<Arc<ShadowMemory>>,
     /// Whether it has taken what it was told of the host ([`Core::configure_host`]).
     pub host_told: bool,
+    /// Memory that it has for itself.
+    pub host_buffer: Option<HostBuffer>,
 }
 
 impl Core {
@@ -88,6 +93,7 @@ impl Core {
             tasks: Tasks::default(),
             watched: Watchlist::default(),
             shadow: Mutex::new(None),
+            unsure_buffer: Mutex::new(None),
             behavior: Mutex::new(None),
         }))
     }

@@ -12,6 +12,7 @@ use corelane_engine::aio::AioHandle;
 
 pub mod admin;
 pub mod core;
+pub mod host_buffer;
 pub mod passthrough;
 mod queues;
 pub mod registers;
@@ -19,6 +20,7 @@ mod shadow;
 
 use self::core::{Core, Known, read};
 use admin::{Answer, Data, Permit};
+use host_buffer::HostBuffer;
 use registers::Registers;
 
 use super::bus::Bus;
@@ -143,6 +145,13 @@ impl NvmeController {
     /// Whether it has taken what it was told of the host, so that its extended formats may be used (Host Behavior Support).
     pub(super) fn is_host_told(&self) -> bool {
         self.known().is_some_and(|known| known.host_told)
+    }
+
+    /// How many bytes of this host's memory the controller has for itself (a host memory buffer); 0 if it asked for none, got
+    /// none, or refused it.
+    pub fn host_memory_bytes(&self) -> u64 {
+        let buffer = self.known().and_then(|known| known.host_buffer.as_ref());
+        buffer.filter(|buffer| buffer.is_held()).map_or(0, HostBuffer::len_bytes)
     }
 
     /// The most entries of an I/O queue.
@@ -347,6 +356,8 @@ impl std::fmt::Debug for NvmeController {
 
 impl Drop for NvmeController {
     fn drop(&mut self) {
+        // As long as admin commands are waited for.
+        self.core.take_host_buffer_back();
         self.warden.end();
         end(&self.core, Some(self.identify.rtd3e.get()));
         if self.core.vectors().is_some()
@@ -402,7 +413,8 @@ impl Starting {
         let shadow = core.make_shadows(permit, &identify)?;
         let host_told = core.configure_host(permit, &identify)?;
         core.configure_events(permit, &identify)?;
-        Ok(Known { identify, nvm, granted, shadow, host_told })
+        let host_buffer = core.make_host_buffer(permit, &identify)?;
+        Ok(Known { identify, nvm, granted, shadow, host_told, host_buffer })
     }
 
     fn run(mut self, known: Known) -> Result<Arc<NvmeController>, NvmeError> {

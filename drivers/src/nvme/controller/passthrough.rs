@@ -200,11 +200,8 @@ impl NvmeController {
                 "one that is not of queues or events",
             )),
             admin::SET_FEATURES => match command.cdw10[0] as u8 {
-                id @ (feature::id::NUMBER_OF_QUEUES | HOST_MEMORY_BUFFER) => Err(self.not_allowed(
-                    "the feature to set",
-                    id.into(),
-                    "none of the driver's own, 07h and 0dh",
-                )),
+                id @ (feature::id::NUMBER_OF_QUEUES | feature::id::HOST_MEMORY_BUFFER) => Err(self
+                    .not_allowed("the feature to set", id.into(), "none of the driver's own, 07h and 0dh")),
                 _ => Ok(()),
             },
             _ => Ok(()),
@@ -255,8 +252,6 @@ impl NvmeController {
     }
 }
 
-/// Host Memory Buffer (Base 5.27.1.10): an address in the command's own dwords.
-const HOST_MEMORY_BUFFER: u8 = 0x0d;
 /// The most data of a command where the controller has no limit of its own: what the block layer allows as well.
 const MOST_BYTES: u64 = 1 << 30;
 

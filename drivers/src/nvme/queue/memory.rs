@@ -29,6 +29,19 @@ impl HostMemory {
             Err(_) if bus.backing().is_huge() => CoherentBuffer::new(len_bytes, plain(bus.backing()))?,
             result => result?,
         };
+        HostMemory::of(bus, buffer)
+    }
+
+    /// As [`new`](Self::new), but never of huge pages, which are for data.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn without_huge_pages(bus: &dyn Bus, len_bytes: usize) -> Result<HostMemory, DmaError> {
+        HostMemory::of(bus, CoherentBuffer::new(len_bytes, plain(bus.backing()))?)
+    }
+
+    fn of(bus: &dyn Bus, buffer: CoherentBuffer) -> Result<HostMemory, DmaError> {
+        let len_bytes = buffer.len_bytes();
         let space = Arc::clone(bus.dma());
         space.register(buffer.region())?;
         let mut cache = LookupCache::new(Arc::clone(space.table()));

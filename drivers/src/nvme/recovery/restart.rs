@@ -1,6 +1,7 @@
 //! Stopping a controller that failed, and bringing it back as it was.
 //!
-//! Invariant: what it is told of after a restart is what it was told of before: the same admin queue, the same shadow pages.
+//! Invariant: what it is told of after a restart is what it was told of before: the same admin queue, the same shadow pages,
+//! the same host memory buffer.
 //! I/O queues are made again by their lanes, each when it has pulled back what it had in flight.
 
 use std::sync::Arc;
@@ -76,6 +77,9 @@ impl Core {
         }
         self.configure_host(permit, &identify)?;
         self.configure_events(permit, &identify)?;
+        if let Some(buffer) = &known.host_buffer {
+            self.return_host_buffer(permit, buffer)?;
+        }
         self.set_interrupts_again()
     }
 

@@ -10,9 +10,16 @@ pub mod id {
     pub const INTERRUPT_COALESCING: u8 = 0x08;
     /// Asynchronous Event Configuration (Base 5.27.1.8).
     pub const ASYNC_EVENTS: u8 = 0x0b;
+    /// Host Memory Buffer (Base 5.27.1.10).
+    pub const HOST_MEMORY_BUFFER: u8 = 0x0d;
     /// Host Behavior Support (Base 5.27.1.18).
     pub const HOST_BEHAVIOR: u8 = 0x16;
 }
+
+/// Bit 0 of dword 11 of Host Memory Buffer, EHM: the controller has the memory from now on.
+pub const HOST_MEMORY_ENABLE: u32 = 1;
+/// Bit 1, MR: it is the memory that the controller had before, with what it left there.
+pub const HOST_MEMORY_RETURN: u32 = 1 << 1;
 
 /// How many bytes Host Behavior Support has.
 pub const HOST_BEHAVIOR_BYTES: usize = 512;

@@ -168,7 +168,12 @@ pub struct IdentifyController {
     pub tnvmcap: [u8; 16],
     /// UNVMCAP, in bytes.
     pub unvmcap: [u8; 16],
-    reserved_312: [u8; 200],
+    reserved_312: [u8; 20],
+    /// HMMINDS: least length of a piece of a host memory buffer, in units of 4 KiB; 0 for no such limit.
+    pub hmminds: U32,
+    /// HMMAXD: most pieces of a host memory buffer; 0 for no such limit.
+    pub hmmaxd: U16,
+    reserved_338: [u8; 174],
     /// SQES: smallest (bits 3:0) and largest (7:4) submission entry, as powers of two.
     pub sqes: u8,
     /// CQES: the same of completion entries.
@@ -214,7 +219,7 @@ pub struct IdentifyController {
 assert_layout!(IdentifyController, 4096, {
     vid: 0, sn: 4, mn: 24, fr: 64, mdts: 77, cntlid: 78, ver: 80, rtd3r: 84, rtd3e: 88, oaes: 92, ctratt: 96,
     cntrltype: 111, crdt: 128, oacs: 256, acl: 258, aerl: 259, lpa: 261, wctemp: 266, mtfa: 270, hmpre: 272,
-    tnvmcap: 280, sqes: 512, cqes: 513, maxcmd: 514, nn: 516, oncs: 520, vwc: 525, awun: 526, acwu: 532, ocfs: 534, sgls: 536,
+    tnvmcap: 280, hmminds: 332, hmmaxd: 336, sqes: 512, cqes: 513, maxcmd: 514, nn: 516, oncs: 520, vwc: 525, awun: 526, acwu: 532, ocfs: 534, sgls: 536,
     mnan: 540, subnqn: 768, power_states: 2048, vendor: 3072,
 });
 

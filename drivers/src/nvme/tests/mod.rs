@@ -27,6 +27,7 @@ const OPTIONS: ControllerOptions = ControllerOptions {
     io_retries: 2,
     resets: 2,
     shadow_doorbells: true,
+    host_memory_bytes: 0,
 };
 
 fn start(script: Script) -> (Arc<Fake>, Result<Arc<NvmeController>, NvmeError>) {

@@ -86,7 +86,7 @@ impl Features {
             feature::WRITE_ATOMICITY => self.write_atomicity,
             feature::ASYNC_EVENT => self.async_events,
             // The value is elsewhere.
-            feature::HOST_BEHAVIOR | feature::COMMAND_SET_PROFILE => 0,
+            feature::HOST_BEHAVIOR | feature::COMMAND_SET_PROFILE | feature::HOST_MEMORY_BUFFER => 0,
             _ => return None,
         })
     }
@@ -127,6 +127,8 @@ fn defined(id: u8) -> u32 {
         // SMART warnings, namespace and firmware notices, and what later versions define.
         feature::ASYNC_EVENT => 0x8000_FFFF,
         feature::COMMAND_SET_PROFILE => 0x1FF,
+        // Enable, memory return.
+        feature::HOST_MEMORY_BUFFER => 0b11,
         _ => 0xFFFF_FFFF,
     }
 }
@@ -140,6 +142,9 @@ impl Worker {
         check.reserved(command, 10, &[0x7FF]);
         check.reserved(command, 12, &[0, 0, 0x7F, 0]);
         let (id, select) = (command.dword(10) as u8, command.dword(10) >> 8 & 7);
+        if id == feature::HOST_MEMORY_BUFFER && select == 0 && self.has_feature(id) {
+            return self.get_host_memory(command, check);
+        }
         let defaults = Features::new(&self.shared.config);
         let from = if select == 0 { &self.features } else { &defaults };
         match (from.get(id, command.dword(11)), select) {
@@ -159,10 +164,14 @@ impl Worker {
     pub(super) fn set_features(&mut self, command: &Command, check: &Checker<'_>) -> Result<u32, Status> {
         const SAVE: u32 = 1 << 31;
         check.reserved(command, 10, &[SAVE | 0xFF]);
-        check.reserved(command, 12, &[0, 0, 0x7F, 0]);
+        if command.dword(10) as u8 != feature::HOST_MEMORY_BUFFER {
+            check.reserved(command, 12, &[0, 0, 0x7F, 0]);
+        }
         let (id, value) = (command.dword(10) as u8, command.dword(11));
         if !self.has_feature(id) {
-            return Err(no_feature(check, id, value));
+            // Spoilt identify data may say otherwise.
+            let told_so = id == feature::HOST_MEMORY_BUFFER && !self.faults.none();
+            return Err(if told_so { Status::INVALID_FIELD.dnr() } else { no_feature(check, id, value) });
         }
         if command.dword(10) & SAVE != 0 {
             let text = format!("feature {id:02x}h is to be saved, but no feature is saveable");
@@ -174,6 +183,9 @@ impl Worker {
         }
         if id == feature::HOST_BEHAVIOR {
             return self.set_host_behavior(command, check);
+        }
+        if id == feature::HOST_MEMORY_BUFFER {
+            return self.set_host_memory(command, check);
         }
         if id == feature::NUMBER_OF_QUEUES {
             return self.set_number_of_queues(value, check);
@@ -224,6 +236,7 @@ impl Worker {
         SUPPORTED.contains(&id)
             && (id != feature::VOLATILE_WRITE_CACHE || self.shared.config.write_cache)
             && (id != feature::COMMAND_SET_PROFILE || self.shared.config.has_zones())
+            && (id != feature::HOST_MEMORY_BUFFER || self.shared.config.host_memory.is_some())
     }
 }
 

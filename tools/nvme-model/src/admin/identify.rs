@@ -142,6 +142,10 @@ impl Worker {
         data.elpe = (ERROR_ENTRIES - 1) as u8;
         data.wctemp = U16::new(343);
         data.cctemp = U16::new(353);
+        if let Some(wish) = config.host_memory {
+            (data.hmpre, data.hmmin) = (U32::new(wish.preferred), U32::new(wish.least));
+            (data.hmminds, data.hmmaxd) = (U32::new(wish.least_piece), U16::new(wish.most_pieces));
+        }
         let total: u128 = self.shared.namespaces.iter().map(|ns| u128::from(capacity(ns))).sum();
         data.tnvmcap = U128::new(total);
         data.sqes = 0x66;

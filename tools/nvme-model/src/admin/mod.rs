@@ -5,6 +5,7 @@
 
 pub(crate) mod events;
 pub(crate) mod features;
+pub(crate) mod host_memory;
 mod identify;
 pub(crate) mod log;
 mod queues;
@@ -52,6 +53,7 @@ impl Worker {
                 Err(check.refuse(Status::INVALID_OPCODE, Rule::Opcode, text))
             }
         };
+        self.use_host_memory();
         ended(result)
     }
 

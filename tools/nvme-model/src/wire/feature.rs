@@ -12,6 +12,7 @@ pub const INTERRUPT_COALESCING: u8 = 0x08;
 pub const INTERRUPT_VECTOR: u8 = 0x09;
 pub const WRITE_ATOMICITY: u8 = 0x0A;
 pub const ASYNC_EVENT: u8 = 0x0B;
+pub const HOST_MEMORY_BUFFER: u8 = 0x0D;
 pub const HOST_BEHAVIOR: u8 = 0x16;
 
 /// How many bytes Host Behavior Support has (base 2.0, 5.27.1.18).
@@ -22,7 +23,7 @@ pub const LBAFEE: usize = 2;
 pub const COMMAND_SET_PROFILE: u8 = 0x19;
 
 /// Those that the controller has.
-pub const SUPPORTED: [u8; 12] = [
+pub const SUPPORTED: [u8; 13] = [
     ARBITRATION,
     POWER_MANAGEMENT,
     TEMPERATURE_THRESHOLD,
@@ -33,6 +34,7 @@ pub const SUPPORTED: [u8; 12] = [
     INTERRUPT_VECTOR,
     WRITE_ATOMICITY,
     ASYNC_EVENT,
+    HOST_MEMORY_BUFFER,
     HOST_BEHAVIOR,
     COMMAND_SET_PROFILE,
 ];

@@ -80,7 +80,10 @@ pub struct Controller {
     pub dsto: u8,
     pub fwug: u8,
     pub kas: U16,
-    pub reserved_322: [u8; 190],
+    pub reserved_322: [u8; 10],
+    pub hmminds: U32,
+    pub hmmaxd: U16,
+    pub reserved_338: [u8; 174],
     pub sqes: u8,
     pub cqes: u8,
     pub maxcmd: U16,
@@ -106,6 +109,7 @@ pub struct Controller {
 }
 const _: () = assert!(size_of::<Controller>() == IDENTIFY_BYTES);
 const _: () = assert!(offset_of!(Controller, cntrltype) == 111 && offset_of!(Controller, oacs) == 256);
+const _: () = assert!(offset_of!(Controller, hmminds) == 332 && offset_of!(Controller, hmmaxd) == 336);
 const _: () = assert!(offset_of!(Controller, sqes) == 512 && offset_of!(Controller, sgls) == 536);
 const _: () = assert!(offset_of!(Controller, subnqn) == 768 && offset_of!(Controller, psd0) == 2048);
 
