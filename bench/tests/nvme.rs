@@ -84,3 +84,19 @@ fn names_that_lead_nowhere_are_refused_with_the_reason() {
     let ran = run(folder.path(), "--name=x --ioengine=nvme --rw=read");
     assert!(ran.code == Some(2) && ran.err.contains("model:256m"), "{}", ran.err);
 }
+
+/// The model has what the job asks for, and has nothing against how it is used.
+#[test]
+fn writes_are_placed_by_the_handles_that_are_named() {
+    let folder = folder();
+    let job = "--name=p --ioengine=nvme --filename=model:4m --rw=randwrite --verify=crc32c --iodepth=4";
+    for how in
+        ["--fdp=1", "--dataplacement=fdp --plids=1,3-5", "--fdp=1 --fdp_pli=7 --plid_select=roundrobin"]
+    {
+        let ran = run(folder.path(), &format!("{job} {how} --output-format=json"));
+        assert_eq!((ran.code, ran.err.as_str()), (Some(0), ""), "{how}");
+        assert_eq!(ios(&ran.json()["jobs"][0])[1], 1024, "{how}");
+    }
+    let ran = run(folder.path(), &format!("{job} --fdp=1 --plids=8"));
+    assert!(ran.code == Some(1) && ran.err.contains("handle 8 is asked for, but it has 8"), "{}", ran.err);
+}

@@ -49,7 +49,7 @@ fn nvme(poll: Polling) -> Arc<dyn BlockDriver> {
     let model = Arc::new(Model::new(config).expect("a controller"));
     let bus = ModelBus::new("model", model).expect("a bus");
     let controller = NvmeController::start(bus, &ControllerOptions::default()).expect("it starts");
-    let options = NvmeOptions { poll, read_only: false };
+    let options = NvmeOptions { poll, read_only: false, placement: None };
     Arc::new(NvmeDriver::open(&controller, Nsid(1), &options).expect("a namespace"))
 }
 

@@ -169,12 +169,41 @@ fn nvme_manages_zones() {
 }
 
 #[test]
+fn nvme_lists_placement_handles() {
+    let Some(scratch) = Scratch::new() else { return };
+    let socket = scratch.path().join("cntrl");
+    let mut server = own_program("nvme-model");
+    server.args(["--namespace", "4m", "--fdp", "2:2", "--strict", "--socket"]).arg(&socket);
+    let mut server = server.stdout(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(server.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let device = format!("vfio-user:{}", socket.display());
+    let status: Value = serde_json::from_str(&nvme(&["fdp", "status", &device, "-o", "json"])).unwrap();
+    assert_eq!(status["nruhsd"], 4);
+    let of = |name: &str| {
+        status["ruhss"].as_array().unwrap().iter().map(|one| one[name].clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        (of("pid"), of("ruhid")),
+        (
+            vec![0.into(), 0x8000.into(), 1.into(), 0x8001.into()],
+            vec![0.into(), 0.into(), 1.into(), 1.into()]
+        )
+    );
+    let said = nvme(&["fdp", "status", &device]);
+    assert!(said.contains("Placement Identifier 32769; Reclaim Unit Handle Identifier 1\n"), "{said}");
+    server.kill().unwrap();
+    server.wait().unwrap();
+}
+
+#[test]
 fn nvme_says_what_a_controller_refuses_and_what_it_does_not_send() {
     let Some(scratch) = Scratch::new() else { return };
     let missing = scratch.path().join("missing").display().to_string();
     for (arguments, expected) in [
         (&["admin-passthru", "model:64m", "-O", "0xff"][..], "NVMe status: Invalid Command Opcode"),
         (&["admin-passthru", "model:64m", "-O", "0"], "opcode"),
+        (&["fdp", "status", "model:64m"], "NVMe status: Invalid Command Opcode"),
         (&["admin-passthru", "model:64m", "-O", "6", "-l", "4096"], "--read or --write"),
         (&["format", "model:64m", "--force"], "-n NSID"),
         (&["format", "model:64m", "-n", "1", "-b", "100", "--force"], "block size"),

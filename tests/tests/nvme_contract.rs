@@ -46,7 +46,7 @@ fn check_model(config: &ModelConfig, options: &NvmeOptions, depths: &[u32]) -> C
     last
 }
 
-const POLL: NvmeOptions = NvmeOptions { poll: Polling::On, read_only: false };
+const POLL: NvmeOptions = NvmeOptions { poll: Polling::On, read_only: false, placement: None };
 
 #[test]
 fn a_controller_with_nothing_unusual() {

@@ -74,7 +74,7 @@ fn check_served(config: ModelConfig, server: ServerOptions, options: &NvmeOption
     assert_eq!(served.model.take_violations(), [], "what the model has against the driver");
 }
 
-const POLL: NvmeOptions = NvmeOptions { poll: Polling::On, read_only: false };
+const POLL: NvmeOptions = NvmeOptions { poll: Polling::On, read_only: false, placement: None };
 const MAPPED: ServerOptions = ServerOptions { map_doorbells: true };
 const BY_MESSAGE: ServerOptions = ServerOptions { map_doorbells: false };
 

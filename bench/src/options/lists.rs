@@ -188,6 +188,30 @@ pub fn cpus(text: &str) -> Result<CpuSet, Problem> {
     Ok(CpuSet(cpus))
 }
 
+/// Most of [`indices`].
+const INDICES_MAX: usize = 16;
+
+/// Reads numbers that count something from 0, such as `0,4-6`; they stay in their order, and may repeat.
+pub fn indices(text: &str) -> Result<Vec<u16>, Problem> {
+    let right = || {
+        format!("up to {INDICES_MAX} numbers from 0 to 65535 and ranges of them, such as 0,4-6, are right")
+    };
+    let number = |text: &str| {
+        text.trim().parse().map_err(|_| Problem::new(format!("{} is no number", text.trim()), right()))
+    };
+    let mut list = Vec::new();
+    for part in text.split(',') {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let (first, last): (u16, u16) = (number(first)?, number(last)?);
+        let count = usize::from(last.wrapping_sub(first)) + 1;
+        if first > last || list.len() + count > INDICES_MAX {
+            return Err(Problem::new(format!("{} is empty or too much", part.trim()), right()));
+        }
+        list.extend(first..=last);
+    }
+    Ok(list)
+}
+
 /// Reads a percentile: above 0 up to 100.
 pub fn percentile(text: &str) -> Result<f64, Problem> {
     let number = float(text)?;

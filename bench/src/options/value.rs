@@ -67,6 +67,8 @@ pub enum Kind {
     Names,
     /// CPU numbers and ranges.
     Cpus,
+    /// Numbers that count from 0, and ranges of them, in the order given.
+    Indices,
     /// Percentiles, separated by colons.
     Percentiles,
     /// A random distribution with its parameters.
@@ -113,6 +115,8 @@ pub enum Value {
     Names(Vec<String>),
     /// Of [`Kind::Cpus`].
     Cpus(CpuSet),
+    /// Of [`Kind::Indices`].
+    Indices(Vec<u16>),
     /// Of [`Kind::Percentiles`], ascending.
     Percentiles(Vec<f64>),
     /// Of [`Kind::Distribution`].
@@ -151,6 +155,7 @@ impl Kind {
             Kind::Text | Kind::OptionalText => Value::Text(text.to_owned()),
             Kind::Names => Value::Names(lists::names(text)?),
             Kind::Cpus => Value::Cpus(lists::cpus(text)?),
+            Kind::Indices => Value::Indices(lists::indices(text)?),
             Kind::Percentiles => Value::Percentiles(lists::percentiles(text)?),
             Kind::Distribution => Value::Distribution(lists::distribution(text)?),
             Kind::Pattern => Value::Pattern(super::pattern::pattern(text)?),
@@ -190,6 +195,7 @@ impl Kind {
             Kind::Text | Kind::OptionalText => "TEXT",
             Kind::Names => "NAME[:NAME...]",
             Kind::Cpus => "CPU[,CPU|-CPU...]",
+            Kind::Indices => "N[,N|-N...]",
             Kind::Percentiles => "PERCENT[:PERCENT...]",
             Kind::Distribution => "random|NAME:N[:CENTRE]",
             Kind::Pattern => "PATTERN",
@@ -237,6 +243,7 @@ impl Kind {
             Kind::OptionalText => "text; may be left out".to_owned(),
             Kind::Names => r"names separated by `:`; `\:` is a colon in a name".to_owned(),
             Kind::Cpus => "CPU numbers from 0 to 1023 and ranges of them, such as 0,2-3".to_owned(),
+            Kind::Indices => "up to 16 numbers from 0 to 65535, and ranges of them, such as 0,4-6".to_owned(),
             Kind::Percentiles => "per cent, above 0 up to 100, separated by `:`; at most 20".to_owned(),
             Kind::Distribution => {
                 "random, zipf:THETA, pareto:POWER or normal:DEVIATION, each of the last three with \

@@ -21,7 +21,7 @@ use corelane_drivers::nvme::uring::{NvmeUringDriver, NvmeUringOptions};
 use corelane_engine::block::{BackendOptions, BlockBackend, BlockDriver, BlockError};
 
 use super::error::RunError;
-use super::nvme::Controllers;
+use super::nvme::{Controllers, placement};
 use crate::options::{Access, CacheMode, CompletionPolling, EngineKind, JobSpec, LockingMode};
 
 /// What a run does with a path, over all its jobs.
@@ -67,9 +67,9 @@ struct OpenPath {
 enum Wanted {
     Memory,
     File(FileOptions),
-    Nvme(CompletionPolling),
+    Nvme(CompletionPolling, Option<Vec<u16>>),
     /// With IOPOLL or without.
-    NvmeUring(bool),
+    NvmeUring(bool, Option<Vec<u16>>),
 }
 
 impl Wanted {
@@ -146,8 +146,8 @@ impl Devices {
         let mut backends = lock(&shared.backends);
         let wanted = match spec.target.engine {
             EngineKind::IoUring => Wanted::File(self.file_options(spec, path, backends.is_empty())),
-            EngineKind::Nvme => Wanted::Nvme(spec.target.polling),
-            EngineKind::NvmeUring => Wanted::NvmeUring(spec.target.hipri),
+            EngineKind::Nvme => Wanted::Nvme(spec.target.polling, spec.target.placement.clone()),
+            EngineKind::NvmeUring => Wanted::NvmeUring(spec.target.hipri, spec.target.placement.clone()),
             EngineKind::Null | EngineKind::Mem => Wanted::Memory,
         };
         let found = backends.iter().find(|(options, ..)| options.is_like(&wanted));
@@ -201,8 +201,12 @@ impl Devices {
             }
             (EngineKind::NvmeUring, _) => {
                 let read_only = !self.uses.get(&identity(path)).is_some_and(|known| known.written);
-                let options =
-                    NvmeUringOptions { filename: path.into(), read_only, iopoll: spec.target.hipri };
+                let options = NvmeUringOptions {
+                    filename: path.into(),
+                    read_only,
+                    placement: placement(spec),
+                    iopoll: spec.target.hipri,
+                };
                 (Arc::new(NvmeUringDriver::open(&options)?), None)
             }
             (EngineKind::Mem, _) => {

@@ -9,14 +9,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 use corelane_drivers::nvme::bus::Bus;
 use corelane_drivers::nvme::spec::Nsid;
 use corelane_drivers::nvme::{
-    ControllerOptions, NamespaceName, NvmeController, NvmeDriver, NvmeOptions, Polling, default_namespace,
+    ControllerOptions, NamespaceName, NvmeController, NvmeDriver, NvmeOptions, Placement, Polling,
+    default_namespace,
 };
 use corelane_engine::block::BlockError;
-use corelane_nvme_model::{Idle, Model, ModelBus, ModelConfig, NamespaceConfig};
+use corelane_nvme_model::{Idle, Model, ModelBus, ModelConfig, NamespaceConfig, PlacementConfig};
 
 use crate::options::{CompletionPolling, JobSpec};
 
 const MODEL: &str = "model:";
+/// By what data is placed in a model.
+const MODEL_PLACEMENT: PlacementConfig = PlacementConfig { handles: 8, groups: 1 };
 
 /// The controllers that were started.
 #[derive(Default)]
@@ -36,7 +39,7 @@ impl Controllers {
     /// [`BlockError::Open`], with the reason.
     pub fn open(&self, spec: &JobSpec, name: &str, read_only: bool) -> Result<NvmeDriver, BlockError> {
         let (controller, nsid) = self.controller(spec, name)?;
-        let options = NvmeOptions { poll: polling(spec), read_only };
+        let options = NvmeOptions { poll: polling(spec), read_only, placement: placement(spec) };
         NvmeDriver::open(&controller, nsid, &options)
     }
 
@@ -109,7 +112,15 @@ fn model_config(spec: &JobSpec, name: &str) -> Result<ModelConfig, String> {
     let core = spec.target.model_cpu.map(|cpu| cpu as usize);
     // A thread that was given a core has it for itself.
     let idle = if core.is_some() { Idle::Spin } else { Idle::BackOff };
-    Ok(ModelConfig { core, idle, ..ModelConfig::new(vec![namespace]) })
+    // It has what the first job that names it asks for.
+    let placement = spec.target.placement.as_ref().map(|_| MODEL_PLACEMENT);
+    Ok(ModelConfig { core, idle, ..ModelConfig::new(vec![NamespaceConfig { placement, ..namespace }]) })
+}
+
+/// By which handles the job's writes go. The table of options lets no more through than there can be.
+pub fn placement(spec: &JobSpec) -> Option<Placement> {
+    let list = spec.target.placement.as_ref()?;
+    Some(Placement::handles(list).unwrap_or(Placement::ALL))
 }
 
 /// How lanes learn of completions. A lane that polls adaptively looks for a while itself; so does its queue.

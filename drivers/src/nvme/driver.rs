@@ -45,6 +45,10 @@ impl NvmeDriver {
             let capacity = zones.ask_capacity(controller, nsid).map_err(|error| error.into_open(&name))?;
             limits.zone_capacity = capacity.unwrap_or(0) << namespace.block_shift;
         }
+        if let Some(placement) = &options.placement {
+            let placing = placement.ask(controller, nsid).map_err(|error| error.into_open(&name))?;
+            namespace.placing = Some(placing);
+        }
         if namespace.read_only && !options.read_only {
             let reason = "the namespace is write protected; open it with read-only=on".to_owned();
             return Err(BlockError::Open { filename: name, reason });

@@ -155,6 +155,16 @@ pub enum NvmeError {
         /// Those that there are.
         active: String,
     },
+    /// A namespace whose controller cannot place data as it was asked to.
+    #[error("{address}: {nsid} cannot place data: {reason}")]
+    Placement {
+        /// Which controller.
+        address: String,
+        /// The namespace.
+        nsid: Nsid,
+        /// What is in the way.
+        reason: String,
+    },
     /// The namespace has a format that this driver does not serve.
     #[error("{address}: {nsid} cannot be served: {reason}")]
     Format {

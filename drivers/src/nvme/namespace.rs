@@ -8,6 +8,7 @@ use super::atomics::AtomicWrites;
 use super::controller::NvmeController;
 use super::controller::registers::PAGE_BYTES;
 use super::error::NvmeError;
+use super::placement::Placing;
 use super::recovery::watch::Shape;
 use super::spec::Nsid;
 use super::spec::identify::{IdentifyController, NvmCommands, SglSupport};
@@ -57,6 +58,8 @@ pub struct Namespace {
     pub metadata: Metadata,
     /// Its zones, if it is zoned.
     pub zones: Option<Zones>,
+    /// Where its writes are to be placed, if that was asked for.
+    pub placing: Option<Placing>,
 }
 
 impl Namespace {
@@ -184,6 +187,7 @@ impl<'a> Says<'a> {
             shape: Shape::of(identify, format),
             metadata,
             zones: None,
+            placing: None,
         })
     }
 

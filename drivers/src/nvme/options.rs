@@ -1,5 +1,6 @@
 //! How a controller and a namespace are opened.
 
+use super::placement::Placement;
 use super::spec::Nsid;
 
 /// How a controller is started. The same for all that use it: the first who opens it decides.
@@ -75,6 +76,8 @@ pub struct NvmeOptions {
     pub poll: Polling,
     /// Whether writes are refused.
     pub read_only: bool,
+    /// By which handles the controller places what is written (flexible data placement); `None`: as it likes.
+    pub placement: Option<Placement>,
 }
 
 /// The namespace to open where none is named: 1, or the only one.

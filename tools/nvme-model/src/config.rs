@@ -57,6 +57,8 @@ pub struct NamespaceConfig {
     pub deallocate_blocks: u16,
     /// How much one Copy takes.
     pub copy: CopyLimits,
+    /// By what hosts can have data placed, if they can. Not with metadata.
+    pub placement: Option<PlacementConfig>,
     /// The zones that it is divided into, if it is zoned. Not of a node.
     pub zones: Option<ZoneConfig>,
 }
@@ -70,6 +72,24 @@ pub struct CopyLimits {
     pub blocks: u32,
     /// MSRC: source ranges, less one.
     pub ranges_less_one: u8,
+}
+
+/// By how many handles hosts can have data of a namespace placed (TP4146).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PlacementConfig {
+    /// Reclaim unit handles, 1 to 128.
+    pub handles: u16,
+    /// Reclaim groups, 1 to 16: each handle can be used in each. With more than one, placement identifiers are no numbers in a row.
+    pub groups: u16,
+}
+
+impl PlacementConfig {
+    /// The placement identifiers with their handles, in the order of the status: the group in the upper bits.
+    pub(crate) fn identifiers(self) -> impl Iterator<Item = (u16, u16)> {
+        let bits = u32::from(self.groups).next_power_of_two().trailing_zeros();
+        let group = move |group: u16| group.checked_shl(16 - bits).unwrap_or(0);
+        (0..self.handles).flat_map(move |handle| (0..self.groups).map(move |of| (group(of) | handle, handle)))
+    }
 }
 
 /// How much of the host's memory a controller asks for (NVMe base 2.0, section 8.9), in units of 4 KiB.
@@ -119,6 +139,7 @@ impl NamespaceConfig {
             write_blocks: 0,
             deallocate_blocks: 0,
             copy: CopyLimits::default(),
+            placement: None,
             zones: None,
         }
     }
@@ -301,6 +322,11 @@ impl ModelConfig {
         Ok(())
     }
 
+    /// Whether there is a namespace whose data can be placed.
+    pub(crate) fn has_placement(&self) -> bool {
+        self.namespaces.iter().any(|one| one.placement.is_some())
+    }
+
     /// Whether there is a zoned namespace.
     pub(crate) fn has_zones(&self) -> bool {
         self.namespaces.iter().any(|one| one.zones.is_some())
@@ -328,6 +354,11 @@ impl NamespaceConfig {
                 least,
                 65_535,
             )?;
+        }
+        if let Some(placement) = self.placement {
+            range("the reclaim unit handles of a namespace", placement.handles.into(), 1, 128)?;
+            range("the reclaim groups of a namespace", placement.groups.into(), 1, 16)?;
+            range("the metadata of a namespace with placement", self.metadata_bytes.into(), 0, 0)?;
         }
         range("MSSRL of a namespace", self.copy.range_blocks.into(), 1, 65_535)?;
         range("MCL of a namespace", self.copy.blocks.into(), 1, u32::MAX.into())?;

@@ -45,7 +45,9 @@ mod worker;
 mod zone;
 
 pub use bus::ModelBus;
-pub use config::{CopyLimits, HostMemoryWish, Idle, ModelConfig, NamespaceBacking, NamespaceConfig};
+pub use config::{
+    CopyLimits, HostMemoryWish, Idle, ModelConfig, NamespaceBacking, NamespaceConfig, PlacementConfig,
+};
 pub use device::{Device, DeviceError, DoorbellMemory, Region};
 pub use fault::{Fault, FaultRule, FaultScript, FaultTextError, Notice, Span, What, When, WrongCid};
 pub use model::Model;

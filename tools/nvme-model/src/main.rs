@@ -13,7 +13,7 @@ use corelane_nvme_model::server::{Server, ServerError, ServerOptions};
 use corelane_nvme_model::text::parse_size;
 use corelane_nvme_model::{
     DeviceError, FaultRule, FaultScript, Guard, HostMemoryWish, Idle, Model, ModelConfig, NamespaceBacking,
-    NamespaceConfig, Protection,
+    NamespaceConfig, PlacementConfig, Protection,
 };
 use signal_hook::consts::{SIGINT, SIGTERM};
 use tracing_subscriber::EnvFilter;
@@ -81,6 +81,12 @@ struct Cli {
     #[allow(rustdoc::broken_intra_doc_links)]
     #[arg(long, value_name = "SIZE[:...]")]
     host_memory: Option<HostMemoryWish>,
+    /// Let hosts have data placed (flexible data placement) by so many reclaim unit handles, in each of so many reclaim groups.
+    /// Not with --metadata.
+    // Brackets mean that something may be left out.
+    #[allow(rustdoc::broken_intra_doc_links)]
+    #[arg(long, value_name = "HANDLES[:GROUPS]", conflicts_with = "metadata")]
+    fdp: Option<PlacementConfig>,
     /// Let Compare and Write be fused. Not with file: namespaces, and not with faults.
     #[arg(long)]
     fused: bool,
@@ -169,6 +175,7 @@ impl Cli {
                 metadata_bytes: self.metadata,
                 metadata_extended: self.extended_blocks,
                 protection,
+                placement: self.fdp,
                 ..namespace
             }
         });

@@ -3,8 +3,8 @@
 //! Invariant: the thread ends, and is waited for, when the model is dropped.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError};
 use std::thread::JoinHandle;
 
 use corelane_dma::{CellArray, DeviceMemory, MemRegion};
@@ -105,6 +105,12 @@ impl Model {
     pub fn host_memory(&self) -> (u64, u64) {
         let load = |count: &AtomicU64| count.load(Ordering::Acquire);
         (load(&self.shared.host_memory_bytes), load(&self.shared.host_memory_uses))
+    }
+
+    /// By which placement identifiers blocks of a namespace were written, and how many; in order.
+    pub fn placements(&self, nsid: u32) -> Vec<(u16, u64)> {
+        let placements = self.shared.placements.lock().unwrap_or_else(PoisonError::into_inner);
+        placements.range((nsid, 0)..=(nsid, u16::MAX)).map(|((_, id), blocks)| (*id, *blocks)).collect()
     }
 
     /// How many faults were made, by name; those that never were are left out.

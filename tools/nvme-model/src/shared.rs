@@ -5,6 +5,7 @@
 //!   wakes the thread. The thread takes everything over when it sees a new generation, then says so in `seen`.
 //! - The polling thread holds a lock only while it takes over, never while it serves commands.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::Thread;
@@ -37,6 +38,8 @@ pub(crate) struct Shared {
     /// How large the host memory buffer is that the controller has, and how often it was used.
     pub(crate) host_memory_bytes: AtomicU64,
     pub(crate) host_memory_uses: AtomicU64,
+    /// How many blocks were written by each placement identifier of each namespace.
+    pub(crate) placements: Mutex<BTreeMap<(u32, u16), u64>>,
     control: Mutex<Control>,
     generation: AtomicU64,
     seen: AtomicU64,
@@ -114,6 +117,7 @@ impl Shared {
             notices: HostNotices::new()?,
             host_memory_bytes: AtomicU64::new(0),
             host_memory_uses: AtomicU64::new(0),
+            placements: Mutex::default(),
             control: Mutex::new(control),
             generation: AtomicU64::new(0),
             seen: AtomicU64::new(0),

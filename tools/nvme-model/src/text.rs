@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use corelane_dma::Backing;
 
-use crate::config::{HostMemoryWish, NamespaceBacking, NamespaceConfig};
+use crate::config::{HostMemoryWish, NamespaceBacking, NamespaceConfig, PlacementConfig};
 use crate::zone::ZoneConfig;
 
 impl FromStr for NamespaceConfig {
@@ -32,6 +32,21 @@ impl FromStr for NamespaceConfig {
             }
         };
         Ok(NamespaceConfig { backing, ..NamespaceConfig::null(parse_size(size)?) })
+    }
+}
+
+impl FromStr for PlacementConfig {
+    type Err = String;
+
+    /// `HANDLES[:GROUPS]`.
+    fn from_str(text: &str) -> Result<PlacementConfig, String> {
+        let (handles, groups) = text.split_once(':').unwrap_or((text, "1"));
+        match (handles.parse(), groups.parse()) {
+            (Ok(handles @ 1..=128), Ok(groups @ 1..=16)) => Ok(PlacementConfig { handles, groups }),
+            _ => Err(format!(
+                "'{text}' says nothing of placement: right is HANDLES[:GROUPS], 1 to 128 and 1 to 16"
+            )),
+        }
     }
 }
 
@@ -120,6 +135,15 @@ mod tests {
         for bad in ["", "k", "0", "-1", "+1", "1.5g", "1kb", "1 k", "0x10", "16384p", "99999999999999999999"]
         {
             assert!(parse_size(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn placement_is_handles_and_groups() {
+        assert_eq!("8".parse(), Ok(PlacementConfig { handles: 8, groups: 1 }));
+        assert_eq!("8:2".parse(), Ok(PlacementConfig { handles: 8, groups: 2 }));
+        for bad in ["", "0", "129", "8:0", "8:17", "8:2:1", "x"] {
+            assert!(bad.parse::<PlacementConfig>().unwrap_err().contains("HANDLES[:GROUPS]"), "{bad}");
         }
     }
 

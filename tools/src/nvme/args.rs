@@ -86,6 +86,9 @@ pub enum Nvme {
     /// Commands of zoned namespaces.
     #[command(subcommand)]
     Zns(Zns),
+    /// Flexible data placement.
+    #[command(subcommand)]
+    Fdp(Fdp),
     /// Execute any admin command.
     AdminPassthru(Passthru),
     /// Execute any I/O command.
@@ -107,6 +110,13 @@ pub enum Nvme {
         #[arg(long, short = 'b')]
         raw_binary: bool,
     },
+}
+
+/// `fdp`.
+#[derive(Subcommand)]
+pub enum Fdp {
+    /// List the placement identifiers of a namespace, with the reclaim unit handles behind them.
+    Status(Device),
 }
 
 /// `get-feature`.

@@ -7,6 +7,7 @@ mod args;
 mod back_end;
 mod change;
 mod error;
+mod fdp;
 mod fields;
 mod ioctl;
 mod kernel;
@@ -102,6 +103,7 @@ pub fn run(nvme: &Nvme) -> Result<(), ToolError> {
         Nvme::NsRescan(device) => Ok(device.open()?.back_end.rescan()?),
         Nvme::Reset(device) => Ok(device.open()?.back_end.reset()?),
         Nvme::Zns(zns) => zns::run(zns),
+        Nvme::Fdp(fdp) => fdp::run(fdp),
         Nvme::AdminPassthru(passthru) => passthru::run(passthru, true),
         Nvme::IoPassthru(passthru) => passthru::run(passthru, false),
     }

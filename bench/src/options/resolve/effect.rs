@@ -42,6 +42,16 @@ const NEEDS: &[Need] = &[
         "it needs ioengine=nvme",
     ),
     (
+        &["dataplacement", "fdp"],
+        |job| matches!(job.target.engine, EngineKind::Nvme | EngineKind::NvmeUring),
+        "it needs ioengine=nvme or nvme_uring",
+    ),
+    (
+        &["plids", "plid_select"],
+        |job| job.target.placement.is_some(),
+        "it needs fdp=1, and an engine that has it",
+    ),
+    (
         &["directory", "filesize"],
         |job| !matches!(job.target.engine, EngineKind::Nvme | EngineKind::NvmeUring),
         "a namespace is no file",

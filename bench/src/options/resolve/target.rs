@@ -49,8 +49,20 @@ pub fn target(view: &View) -> Result<TargetSpec, OptionError> {
         model_cpu: view.last("model_cpu").map(|_| view.number_u32("model_cpu")),
         nvme_io_timeout_ms: view.number("nvme_io_timeout"),
         nvme_admin_timeout_ms: view.number("nvme_admin_timeout"),
+        placement: placement(view, engine)?,
         nvme_host_memory_bytes: view.number("nvme_host_memory"),
     })
+}
+
+/// The placement handles of `plids`, or all, if there are to be any.
+fn placement(view: &View, engine: EngineKind) -> Result<Option<Vec<u16>>, OptionError> {
+    let (flag, word) = (view.flag("fdp"), view.choice("dataplacement"));
+    if flag && word == "none" {
+        let right = "one of them alone is right";
+        return Err(view.contradiction("fdp=1 and dataplacement=none contradict each other", right));
+    }
+    let places = matches!(engine, EngineKind::Nvme | EngineKind::NvmeUring);
+    Ok((places && (flag || word == "fdp")).then(|| view.indices("plids")))
 }
 
 /// The files, or the namespaces, whose names have colons in them.

@@ -140,6 +140,14 @@ impl View {
         }
     }
 
+    /// The indices that hold; none without any.
+    pub fn indices(&self, name: &str) -> Vec<u16> {
+        match self.value(name) {
+            Some(Value::Indices(list)) => list,
+            _ => Vec::new(),
+        }
+    }
+
     /// Numbers for each direction: what a setting leaves out keeps what an earlier one said.
     pub fn triple(&self, name: &str) -> PerDirection<Option<u64>> {
         let mut held = PerDirection::default();

@@ -45,6 +45,8 @@ pub struct TargetSpec {
     pub nvme_io_timeout_ms: u64,
     /// How long an NVMe admin command may take, in milliseconds (`nvme_admin_timeout`).
     pub nvme_admin_timeout_ms: u64,
+    /// By which placement handles writes go (`dataplacement`, `fdp`, `plids`), by turns; all if the list is empty. `None`: by none.
+    pub placement: Option<Vec<u16>>,
     /// The most memory that an NVMe controller gets for itself, in bytes (`nvme_host_memory`).
     pub nvme_host_memory_bytes: u64,
 }

@@ -178,6 +178,31 @@ pub(super) const TARGET: &[OptionDef] = &[
         "How long in milliseconds an NVMe admin command may take before the controller is reset. Not in fio.",
     ),
     target(
+        "dataplacement",
+        Kind::Choice(&[
+            word("none", "The controller places data as it likes."),
+            word("fdp", "Flexible data placement: writes name placement handles."),
+        ]),
+        Fallback::Means("fdp with fdp=1, else none"),
+        "Whether writes say where their data is to go, with ioengine=nvme and nvme_uring. fio has streams besides.",
+    ),
+    target("fdp", Kind::Flag, OFF, "The same as dataplacement=fdp."),
+    target(
+        "plids",
+        Kind::Indices,
+        Fallback::Means("all"),
+        "By which placement handles of the namespace the writes of the job go, by turns, counted from 0 as nvme fdp status lists \
+         them; up to 16.",
+    )
+    .alias(&["fdp_pli"]),
+    target(
+        "plid_select",
+        Kind::Choice(&[word("roundrobin", "Each write takes the next.")]),
+        Fallback::Is("roundrobin"),
+        "How a write's placement handle is chosen among those of plids. fio has random and scheme besides.",
+    )
+    .alias(&["fdp_pli_select"]),
+    target(
         "nvme_host_memory",
         Kind::Bytes { min: 0 },
         Fallback::Is("128m"),

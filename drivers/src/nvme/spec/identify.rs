@@ -4,6 +4,7 @@ use zerocopy::little_endian::{U16, U32};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::assert_layout;
+use super::placement::CTRATT_PLACEMENT;
 
 /// Every identify structure's length in bytes (Base 5.17).
 pub const IDENTIFY_BYTES: usize = 4096;
@@ -238,6 +239,11 @@ impl IdentifyController {
     /// OACS.
     pub fn admin_commands(&self) -> AdminCommands {
         AdminCommands::from_bits_truncate(self.oacs.get())
+    }
+
+    /// CTRATT bit 19: data can be placed (flexible data placement).
+    pub fn has_placement(&self) -> bool {
+        self.ctratt.get() & CTRATT_PLACEMENT != 0
     }
 
     /// ONCS.

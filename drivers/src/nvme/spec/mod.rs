@@ -22,6 +22,7 @@ pub mod log;
 pub mod namespace;
 pub mod nvm;
 pub mod opcode;
+pub mod placement;
 pub mod protection;
 pub mod register;
 pub mod status;

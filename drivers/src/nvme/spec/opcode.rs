@@ -44,6 +44,8 @@ pub mod io {
     pub const DATASET_MANAGEMENT: u8 = 0x09;
     /// Verify (NVM 3.2.5).
     pub const VERIFY: u8 = 0x0c;
+    /// I/O Management Receive (TP4146; Base 2.1, 7.3).
+    pub const MANAGEMENT_RECEIVE: u8 = 0x12;
     /// Copy (NVM 3.2.2).
     pub const COPY: u8 = 0x19;
     /// Zone Management Send (ZNS 3.4.3).

@@ -184,6 +184,8 @@ const GENERIC: &[Entry] = &[
     (0x22, "Transient Transport Error", libc::EAGAIN),
     (0x23, "Command Prohibited by Command and Feature Lockdown", libc::EPERM),
     (0x24, "Admin Command Media Not Ready", libc::EAGAIN),
+    (0x29, "Flexible Data Placement Disabled", libc::EOPNOTSUPP),
+    (0x2a, "Invalid Placement Handle List", libc::EINVAL),
     (0x80, "LBA Out of Range", libc::EIO),
     (0x81, "Capacity Exceeded", libc::ENOSPC),
     (0x82, "Namespace Not Ready", libc::EAGAIN),

@@ -15,6 +15,8 @@ use crate::nvme::spec::status::Status;
 const ID: libc::Ioctl = 0x4e40;
 /// `NVME_IOCTL_ADMIN_CMD`: `_IOWR('N', 0x41, struct nvme_admin_cmd)`.
 const ADMIN: libc::Ioctl = 0xc048_4e41;
+/// `NVME_IOCTL_IO_CMD`: `_IOWR('N', 0x43, struct nvme_passthru_cmd)`.
+const IO: libc::Ioctl = 0xc048_4e43;
 /// How long the controller may take, in milliseconds.
 const TIMEOUT_MS: u32 = 30_000;
 
@@ -58,6 +60,23 @@ pub fn nsid(file: &File) -> io::Result<Nsid> {
 /// # Errors
 /// What the kernel says before the controller hears of it.
 pub fn admin(file: &File, command: &Command, data: &mut [u8]) -> io::Result<(Status, u32)> {
+    execute(file, ADMIN, command, data)
+}
+
+/// Executes an I/O command. As [`admin`].
+///
+/// # Errors
+/// As [`admin`].
+pub fn io(file: &File, command: &Command, data: &mut [u8]) -> io::Result<(Status, u32)> {
+    execute(file, IO, command, data)
+}
+
+fn execute(
+    file: &File,
+    request: libc::Ioctl,
+    command: &Command,
+    data: &mut [u8],
+) -> io::Result<(Status, u32)> {
     let mut cmd = PassthruCmd {
         opcode: command.opcode,
         nsid: command.nsid,
@@ -69,9 +88,9 @@ pub fn admin(file: &File, command: &Command, data: &mut [u8]) -> io::Result<(Sta
         timeout_ms: TIMEOUT_MS,
         ..PassthruCmd::default()
     };
-    // SAFETY: the structure is the one that the call asks for and is written only until it returns, as is the memory of
+    // SAFETY: the structure is the one that both calls ask for and is written only until it returns, as is the memory of
     // `data`, which it names with its length and which is borrowed for writing here.
-    let result = unsafe { libc::ioctl(file.as_raw_fd(), ADMIN, &raw mut cmd) };
+    let result = unsafe { libc::ioctl(file.as_raw_fd(), request, &raw mut cmd) };
     match u16::try_from(result) {
         Ok(status) => Ok((Status(status & 0x7fff), cmd.result)),
         Err(_) => Err(io::Error::last_os_error()),

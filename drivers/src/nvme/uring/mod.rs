@@ -21,6 +21,7 @@ use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
 use super::error::NvmeError;
 use super::namespace::{Namespace, Says};
+use super::placement::{Placement, Placing};
 use super::spec::Nsid;
 use super::spec::command::Command;
 use super::spec::feature;
@@ -37,6 +38,8 @@ pub struct NvmeUringOptions {
     pub filename: PathBuf,
     /// Whether writes are refused.
     pub read_only: bool,
+    /// By which handles the controller places what is written (flexible data placement); `None`: as it likes.
+    pub placement: Option<Placement>,
     /// Whether the kernel polls for completions instead of waiting for interrupts (`IORING_SETUP_IOPOLL`). The kernel's NVMe
     /// driver has to have poll queues (`nvme.poll_queues=1` or more).
     pub iopoll: bool,
@@ -45,13 +48,15 @@ pub struct NvmeUringOptions {
 impl NvmeUringOptions {
     /// For reading and writing, by interrupts.
     pub fn new(filename: impl Into<PathBuf>) -> NvmeUringOptions {
-        NvmeUringOptions { filename: filename.into(), read_only: false, iopoll: false }
+        NvmeUringOptions { filename: filename.into(), read_only: false, placement: None, iopoll: false }
     }
 }
 
 /// The units of WZSL are those of CAP.MPSMIN, which the kernel does not tell: at least 4 KiB, so the limit may be too low, and
 /// never too high.
 const MIN_PAGE_SHIFT: u32 = 12;
+/// The longest reclaim unit handle status that is asked for: the kernel's driver takes so much at once everywhere.
+const MAX_STATUS_BYTES: u64 = 64 << 10;
 
 /// A namespace behind the kernel's driver.
 #[derive(Debug)]
@@ -65,6 +70,8 @@ struct Device {
     file: File,
     name: String,
     namespace: Namespace,
+    /// Whether commands with blocks say of protection information or of where to place what they write.
+    dressed: bool,
     read_only: bool,
     iopoll: bool,
 }
@@ -91,6 +98,11 @@ impl NvmeUringDriver {
             return Err(failed(reason.to_owned()));
         }
         let mut namespace = describe(&file, &name, nsid, &kernel).map_err(|error| error.into_open(&name))?;
+        if let Some(placement) = &options.placement {
+            let placing =
+                ask_placing(&file, &name, nsid, placement).map_err(|error| error.into_open(&name))?;
+            namespace.placing = Some(placing);
+        }
         if namespace.read_only && !options.read_only {
             return Err(failed("the namespace is write protected; open it with read-only=on".to_owned()));
         }
@@ -100,7 +112,8 @@ impl NvmeUringDriver {
         namespace.limits.validate().map_err(|source| BlockError::Limits { driver: "nvme_uring", source })?;
         IoError::name_statuses_by(super::spec::status::describe);
         let (read_only, iopoll) = (options.read_only, options.iopoll);
-        Ok(NvmeUringDriver { device: Arc::new(Device { file, name, namespace, read_only, iopoll }) })
+        let dressed = namespace.metadata.protection.is_some() || namespace.placing.is_some();
+        Ok(NvmeUringDriver { device: Arc::new(Device { file, name, namespace, dressed, read_only, iopoll }) })
     }
 
     /// The namespace's number.
@@ -154,6 +167,19 @@ fn describe(file: &File, name: &str, nsid: Nsid, kernel: &Kernel) -> Result<Name
             ),
         }),
     }
+}
+
+/// Which placement identifiers are meant.
+fn ask_placing(file: &File, name: &str, nsid: Nsid, placement: &Placement) -> Result<Placing, NvmeError> {
+    let controller: Box<IdentifyController> = identify(file, name, cns::CONTROLLER, Nsid::NONE)?;
+    placement.resolve(name, nsid, controller.has_placement(), MAX_STATUS_BYTES, |command, data| {
+        match ioctl::io(file, &command, data) {
+            Ok((status, _)) => Ok(status),
+            Err(source) => {
+                Err(NvmeError::Io { what: "I/O Management Receive through the kernel's driver", source })
+            }
+        }
+    })
 }
 
 fn identify<T: FromBytes + FromZeros + IntoBytes>(

@@ -173,10 +173,17 @@ fn fua(device: &Device, request: &Request) -> u32 {
     if wanted { CONTROL_FUA } else { 0 }
 }
 
-/// Leaves protection information to the controller, if there is any.
-fn protect(device: &Device, command: &mut Command) {
+/// Leaves protection information to the controller, if there is any, and says where to place what is written, if that was asked
+/// for.
+fn dress(device: &Device, command: &mut Command) {
+    if !device.dressed {
+        return;
+    }
     if let Some(protection) = device.namespace.metadata.protection {
         protection.leave_to_controller(command);
+    }
+    if let Some(placing) = &device.namespace.placing {
+        placing.place(command);
     }
 }
 
@@ -193,7 +200,7 @@ fn transfer(device: &Device, request: &Request, vector: &mut Vec<libc::iovec>, f
         _ => (io::WRITE, fua(device, request)),
     };
     let mut command = Command::transfer(opcode, device.namespace.nsid, start, count as u32, control);
-    protect(device, &mut command);
+    dress(device, &mut command);
     let data = match request.payload() {
         Payload::One(buf) => match fixed.lookup(buf.addr(), buf.len()) {
             Some(index) => Data::Fixed(buf.addr(), buf.len(), index),
@@ -226,7 +233,7 @@ fn without_data(device: &Device, request: &Request) -> Made {
     let unmap = request.flags().contains(ReqFlags::MAY_UNMAP) && namespace.zeroes_deallocate;
     let control = fua(device, request) | if unmap { CONTROL_DEALLOCATE } else { 0 };
     let mut command = Command::transfer(io::WRITE_ZEROES, namespace.nsid, start, count as u32, control);
-    protect(device, &mut command);
+    dress(device, &mut command);
     Made::Command(command, Data::None)
 }
 

@@ -155,7 +155,11 @@ impl Worker {
         let guards = config.namespaces.iter().filter_map(|namespace| namespace.protection);
         let extended = guards.into_iter().any(|protection| protection.guard != Guard::Crc16);
         // ELBAS: the formats are described further by the data of the command set.
-        data.ctratt = U32::new(u32::from(extended) << 15);
+        let placed = config.has_placement();
+        // FDP, and the endurance groups that go with it.
+        let groups = if placed { 1 << 19 | 1 << 4 } else { 0 };
+        data.ctratt = U32::new(u32::from(extended) << 15 | groups);
+        data.endgidmax = U16::new(placed.into());
         data.fuses = U16::new(u16::from(config.fused));
         data.ocfs = U16::new(u16::from(config.copy));
         let atomic = U16::new(config.atomic_blocks - 1);
@@ -243,6 +247,7 @@ fn namespace_data(namespace: &Namespace, eui64: [u8; 8]) -> Vec<u8> {
     data.mssrl = U16::new(config.copy.range_blocks);
     data.mcl = U32::new(config.copy.blocks);
     data.msrc = config.copy.ranges_less_one;
+    data.endgid = U16::new(config.placement.is_some().into());
     data.eui64 = eui64;
     data.nguid[..8].copy_from_slice(&eui64);
     data.lbaf[0] = LbaFormat { ms: U16::new(config.metadata_bytes), lbads: namespace.lba_shift(), rp: 0 };

@@ -8,6 +8,7 @@ mod copy;
 mod fused;
 mod held;
 mod metadata;
+mod placement;
 mod ranges;
 mod zoned;
 
@@ -187,6 +188,9 @@ impl Io {
                 self.write_uncorrectable(command, context, check)
             }
             nvm::COPY if config.copy => self.copy(command, context, check),
+            nvm::MANAGEMENT_RECEIVE if config.has_placement() => {
+                self.management_receive(command, context, check)
+            }
             opcode => {
                 let text = format!("the controller has no I/O command {opcode:02x}h");
                 Err(check.refuse(Status::INVALID_OPCODE, Rule::Opcode, text))
@@ -251,10 +255,10 @@ impl Io {
         let extra = command.word(1)
             | command.mptr()
             | u64::from(command.dword(12) & !DWORD12 | command.dword(13) & !DWORD13);
-        if extra != 0 {
-            reserved_of_transfer(command, check);
-        }
         let namespace = namespace(command.nsid(), context.shared, check)?;
+        if extra != 0 {
+            placement::look(command, namespace, context.shared, check)?;
+        }
         let blocks = range(command, namespace, check)?;
         let mdts = context.shared.config.mdts;
         if mdts != 0 && blocks.len_bytes > 4096 << mdts {
@@ -274,12 +278,6 @@ fn ended(result: Result<Step, Status>) -> Option<Status> {
         Ok(Step::Held) => None,
         Err(status) => Some(status),
     }
-}
-
-#[cold]
-fn reserved_of_transfer(command: &Command, check: &Checker<'_>) {
-    check.reserved(command, 2, &[0; 4]);
-    check.reserved(command, 12, &[DWORD12, DWORD13]);
 }
 
 #[inline]

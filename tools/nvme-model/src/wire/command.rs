@@ -148,6 +148,7 @@ pub mod nvm {
     pub const WRITE_ZEROES: u8 = 0x08;
     pub const DATASET_MANAGEMENT: u8 = 0x09;
     pub const VERIFY: u8 = 0x0C;
+    pub const MANAGEMENT_RECEIVE: u8 = 0x12;
     pub const COPY: u8 = 0x19;
 }
 

@@ -83,7 +83,9 @@ pub struct Controller {
     pub reserved_322: [u8; 10],
     pub hmminds: U32,
     pub hmmaxd: U16,
-    pub reserved_338: [u8; 174],
+    pub reserved_338: U16,
+    pub endgidmax: U16,
+    pub reserved_342: [u8; 170],
     pub sqes: u8,
     pub cqes: u8,
     pub maxcmd: U16,
@@ -109,7 +111,7 @@ pub struct Controller {
 }
 const _: () = assert!(size_of::<Controller>() == IDENTIFY_BYTES);
 const _: () = assert!(offset_of!(Controller, cntrltype) == 111 && offset_of!(Controller, oacs) == 256);
-const _: () = assert!(offset_of!(Controller, hmminds) == 332 && offset_of!(Controller, hmmaxd) == 336);
+const _: () = assert!(offset_of!(Controller, hmminds) == 332 && offset_of!(Controller, endgidmax) == 340);
 const _: () = assert!(offset_of!(Controller, sqes) == 512 && offset_of!(Controller, sgls) == 536);
 const _: () = assert!(offset_of!(Controller, subnqn) == 768 && offset_of!(Controller, psd0) == 2048);
 

@@ -40,6 +40,7 @@ impl Status {
     pub const SGL_LENGTH_INVALID: Status = generic(0x0F);
     pub const SGL_TYPE_INVALID: Status = generic(0x11);
     pub const PRP_OFFSET_INVALID: Status = generic(0x13);
+    pub const PLACEMENT_DISABLED: Status = generic(0x29);
     pub const LBA_OUT_OF_RANGE: Status = generic(0x80);
     pub const CAPACITY_EXCEEDED: Status = generic(0x81);
 

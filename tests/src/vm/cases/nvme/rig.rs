@@ -15,7 +15,7 @@ use crate::Seed;
 use crate::vm::Guest;
 
 /// Namespaces opened so look for completions all the time.
-pub const POLL: NvmeOptions = NvmeOptions { poll: Polling::On, read_only: false };
+pub const POLL: NvmeOptions = NvmeOptions { poll: Polling::On, read_only: false, placement: None };
 
 /// Binds the controller `name` to vfio-pci and starts it.
 pub fn start(guest: &Guest, name: &str) -> Arc<NvmeController> {
