@@ -55,5 +55,5 @@ pub use payload::{Payload, SharedPayload};
 pub use pool::BlockPool;
 pub use region::{MemOwner, MemRegion};
 pub use registered::{Attachment, Hit, LookupCache, Registered, RegisteredTable};
-pub use space::{AddressSpace, DmaMapper, IovaConstraints, MapperId, TempMapping};
+pub use space::{AddressSpace, DmaMapper, IovaConstraints, MapperId, ReservedIova, TempMapping};
 pub use vector::IoVector;

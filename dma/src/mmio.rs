@@ -25,7 +25,7 @@ use crate::buffer::DmaBuffer;
 use crate::error::DmaError;
 use crate::fault::{Guarded, guard};
 use crate::raw::RawSpan;
-use crate::region::MemRegion;
+use crate::region::{MemOwner, MemRegion};
 
 /// What keeps registers mapped.
 enum Keeper {
@@ -39,6 +39,8 @@ struct Inner {
     span: RawSpan,
     keeper: Keeper,
 }
+
+impl MemOwner for Inner {}
 
 impl Drop for Inner {
     fn drop(&mut self) {
@@ -118,6 +120,13 @@ impl MmioRegion {
         let saturated = |value: u64| usize::try_from(value).unwrap_or(usize::MAX);
         let span = self.span.part(saturated(offset_bytes), saturated(len_bytes))?;
         Ok(MmioRegion { span, inner: Arc::clone(&self.inner) })
+    }
+
+    /// The range as memory: a device's own, to be written as any other. It keeps the mapping, whose faults are dealt with as far as
+    /// each access is a load or store of 32 or 64 bits, as those of [`CoherentArray::set`](crate::CoherentArray::set) are for what
+    /// is aligned by 8.
+    pub fn memory(&self) -> MemRegion {
+        MemRegion::foreign(self.span, Arc::clone(&self.inner) as Arc<dyn MemOwner>, 0)
     }
 
     /// Reads the 32-bit register at `offset_bytes`.
@@ -346,6 +355,18 @@ mod tests {
                 && registers.part(4096, 1).is_err()
                 && registers.part(1, u64::MAX).is_err()
         );
+    }
+
+    #[test]
+    fn memory_of_a_device_outlives_its_region_and_is_written_by_words() {
+        let (registers, memory) = region(4096);
+        let array =
+            crate::CoherentArray::<[u64; 8]>::new(&registers.part(1024, 1024).unwrap().memory(), 64, 4);
+        drop(registers);
+        assert_eq!(array.as_ref().unwrap().set(1, &[7; 8]), Some(()));
+        let mut bytes = [0; 8];
+        memory.span().copy_to(1024 + 128, &mut bytes).unwrap();
+        assert_eq!(u64::from_le_bytes(bytes), 7);
     }
 
     #[test]

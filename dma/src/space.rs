@@ -19,9 +19,11 @@ use crate::region::MemRegion;
 use crate::registered::{Registered, RegisteredTable};
 
 mod join;
+mod reserved;
 mod temporary;
 
 pub use join::MapperId;
+pub use reserved::ReservedIova;
 pub use temporary::TempMapping;
 
 use temporary::Cache;

@@ -148,8 +148,8 @@ impl Bus for Timed {
     fn backing(&self) -> Backing {
         self.bus.backing()
     }
-    fn bar_memory(&self, offset: u64, len_bytes: u64) -> Option<MmioRegion> {
-        self.bus.bar_memory(offset, len_bytes)
+    fn bar_memory(&self, bar: u32, offset: u64, len_bytes: u64) -> Option<MmioRegion> {
+        self.bus.bar_memory(bar, offset, len_bytes)
     }
 }
 

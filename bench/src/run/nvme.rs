@@ -94,6 +94,7 @@ fn start(bus: Arc<dyn Bus>, spec: &JobSpec, name: &str) -> Result<Arc<NvmeContro
     let options = ControllerOptions {
         io_timeout_ms: spec.target.nvme_io_timeout_ms,
         admin_timeout_ms: spec.target.nvme_admin_timeout_ms,
+        queues_in_controller: spec.target.nvme_queues_in_controller,
         host_memory_bytes: spec.target.nvme_host_memory_bytes,
         ..ControllerOptions::default()
     };

@@ -56,7 +56,7 @@ pub fn completions(controller: &Arc<NvmeController>, input: &[u8]) -> Result<(),
     let cq_bell = Bell::new(bus.doorbell(cq_doorbell(qid, 4))?, None);
     let sq = SubmissionRing::new(&memory, 0, ENTRIES, sq_bell)?;
     let cq = CompletionRing::new(&memory, PAGE_BYTES, ENTRIES, cq_bell)?;
-    let parts = Parts { sq, cq, memory, cq_offset: PAGE_BYTES as u64, qid, vector: None };
+    let parts = Parts { sq, cq, memory, sq_memory: None, cq_offset: PAGE_BYTES as u64, qid, vector: None };
     let mut pair = QueuePair::new(Arc::clone(controller), parts, TAGS, 0);
     let mut in_flight = [None; TAGS as usize];
     let (steps, _) = input.as_chunks::<12>();

@@ -20,6 +20,9 @@ pub struct ControllerOptions {
     pub resets: u8,
     /// Whether shadow doorbells are used where the controller has them (Doorbell Buffer Config).
     pub shadow_doorbells: bool,
+    /// Whether submission queues are put into the controller's own memory, where it has some for them (a controller memory buffer,
+    /// CMBSZ.SQS).
+    pub queues_in_controller: bool,
     /// The most memory of this host's, in bytes, that a controller gets for itself which asks for it (a host memory buffer, Base
     /// 8.9). It is locked. Where there is less, half is tried, and so on, down to the least that the controller takes. 0: none.
     pub host_memory_bytes: u64,
@@ -36,6 +39,8 @@ impl Default for ControllerOptions {
             io_retries: 5,
             resets: 4,
             shadow_doorbells: true,
+            // What it gains depends on the drive and the way to it, and each entry costs eight uncached stores.
+            queues_in_controller: false,
             host_memory_bytes: 128 << 20,
         }
     }

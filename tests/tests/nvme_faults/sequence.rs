@@ -100,6 +100,7 @@ impl Sequence {
             mdts: *[3, 7].choose(&mut rng).expect("not empty"),
             sgls: rng.random_bool(0.5),
             shadow_doorbells: rng.random_bool(0.3),
+            memory_buffer_pages: *[0, 0, 1, 64].choose(&mut rng).expect("not empty"),
             host_memory: rng.random_bool(0.3).then_some(HostMemoryWish {
                 preferred: 64,
                 least: 8,
@@ -137,6 +138,7 @@ impl Sequence {
     fn open_with(&mut self, io_timeout_ms: u64, admin_timeout_ms: u64) -> Result<Opened, NvmeError> {
         let bus = ModelBus::new("model", Arc::clone(&self.model)).expect("a bus");
         let options = ControllerOptions {
+            queues_in_controller: true,
             io_timeout_ms,
             admin_timeout_ms,
             io_retries: self.rng.random_range(0..=5),

@@ -200,8 +200,9 @@ impl Bus for ModelBus {
         Backing::Pages
     }
 
-    fn bar_memory(&self, _offset: u64, _len_bytes: u64) -> Option<MmioRegion> {
-        None
+    fn bar_memory(&self, bar: u32, offset: u64, len_bytes: u64) -> Option<MmioRegion> {
+        let buffer = self.model.memory_buffer().filter(|_| bar == 2)?;
+        MmioRegion::from_region(buffer.clone()).ok()?.part(offset, len_bytes).ok()
     }
 }
 

@@ -214,6 +214,9 @@ pub struct ModelConfig {
     pub dmsl: u64,
     /// ZASL: the largest Zone Append as a power of two of 4 KiB pages; 0: as MDTS.
     pub zasl: u8,
+    /// The length of its memory buffer (CMB) for submission queues in units of 4 KiB; 0: it has none. For a host in the same process
+    /// only: BAR 2, where it is, is not served over vfio-user.
+    pub memory_buffer_pages: u16,
     /// The memory of the host's that it asks for, and uses.
     pub host_memory: Option<HostMemoryWish>,
     /// AERL: how many Asynchronous Event Requests it holds, less one.
@@ -260,6 +263,7 @@ impl ModelConfig {
             dmrsl: 0,
             dmsl: 0,
             zasl: 0,
+            memory_buffer_pages: 0,
             host_memory: None,
             aerl: 3,
             core: None,

@@ -107,6 +107,16 @@ impl Model {
         (load(&self.shared.host_memory_bytes), load(&self.shared.host_memory_uses))
     }
 
+    /// How many submission queues were made in the controller's own memory.
+    pub fn queues_in_buffer(&self) -> u64 {
+        self.shared.buffer_queues.load(Ordering::Acquire)
+    }
+
+    /// The controller memory buffer, for whoever writes it within the process.
+    pub(crate) fn memory_buffer(&self) -> Option<&MemRegion> {
+        self.shared.memory_buffer.as_ref()
+    }
+
     /// By which placement identifiers blocks of a namespace were written, and how many; in order.
     pub fn placements(&self, nsid: u32) -> Vec<(u16, u64)> {
         let placements = self.shared.placements.lock().unwrap_or_else(PoisonError::into_inner);

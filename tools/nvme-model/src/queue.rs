@@ -49,6 +49,8 @@ pub(crate) struct SubmissionQueue {
     pub(crate) serial: u64,
     /// Commands that are in nodes.
     pub(crate) held: u32,
+    /// Whether its entries are in the controller memory buffer.
+    pub(crate) in_buffer: bool,
     /// The last bad doorbell value that was recorded.
     bad_tail: Option<u32>,
 }
@@ -72,6 +74,7 @@ impl SubmissionQueue {
             head,
             serial,
             held,
+            in_buffer: false,
             bad_tail: None,
         }
     }

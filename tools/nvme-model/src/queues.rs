@@ -121,7 +121,7 @@ impl Queues {
     /// Finds all queues' memory anew. Returns those that have none any more.
     pub(crate) fn map_again(&mut self, view: &mut View) -> Vec<(u16, Place)> {
         let mut lost = Vec::new();
-        for sq in self.sqs.iter_mut().flatten() {
+        for sq in self.sqs.iter_mut().flatten().filter(|sq| !sq.in_buffer) {
             match ring(sq.place, view) {
                 Some(ring) => sq.ring = ring,
                 None => lost.push((sq.id, sq.place)),

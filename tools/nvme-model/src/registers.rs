@@ -6,9 +6,13 @@
 use crate::config::ModelConfig;
 use crate::violation::{Rule, Violation, Violations};
 use crate::wire::register::{
-    ACQ, AQA, AQA_DEFINED, ASQ, CAP, CC, CRTO, CSTS, CSTS_RDY, Cap, Cc, INTMC, INTMS, NSSR, REGISTERS_END,
-    VERSION, VS,
+    ACQ, AQA, AQA_DEFINED, ASQ, CAP, CC, CMBLOC, CMBMSC, CMBSZ, CRTO, CSTS, CSTS_RDY, Cap, Cc, INTMC, INTMS,
+    NSSR, REGISTERS_END, VERSION, VS,
 };
+
+/// CMBMSC: location and size can be read; the buffer can be used.
+const CMBMSC_CRE: u64 = 1;
+const CMBMSC_CMSE: u64 = 1 << 1;
 
 /// The registers.
 #[derive(Clone, Debug)]
@@ -22,6 +26,9 @@ pub(crate) struct Registers {
     pub(crate) acq: u64,
     /// Interrupt mask; it has no effect with MSI-X.
     mask: u32,
+    /// The length of the controller memory buffer in units of 4 KiB, and CMBMSC.
+    buffer_pages: u16,
+    buffer_space: u64,
 }
 
 impl Registers {
@@ -32,12 +39,25 @@ impl Registers {
             dstrd: config.doorbell_stride,
             mpsmin: 0,
             mpsmax: config.max_page_shift,
+            memory_buffer: config.memory_buffer_pages > 0,
             command_sets: config.has_zones(),
         };
         let ready_timeout = u32::from(config.ready_timeout);
         let (cc, csts, aqa, asq, acq, mask) = (Cc::default(), 0, 0, 0, 0, 0);
+        let (buffer_pages, buffer_space) = (config.memory_buffer_pages, 0);
         // Ready with media takes as long as ready independent of media, which this controller does not have.
-        Registers { cap: cap.bits(), crto: ready_timeout, cc, csts, aqa, asq, acq, mask }
+        Registers {
+            cap: cap.bits(),
+            crto: ready_timeout,
+            cc,
+            csts,
+            aqa,
+            asq,
+            acq,
+            mask,
+            buffer_pages,
+            buffer_space,
+        }
     }
 
     /// The registers as bytes, in their places.
@@ -56,6 +76,12 @@ impl Registers {
         put(AQA, &self.aqa.to_le_bytes());
         put(ASQ, &self.asq.to_le_bytes());
         put(ACQ, &self.acq.to_le_bytes());
+        if self.buffer_space & CMBMSC_CRE != 0 {
+            // In BAR 2, from its start on; for submission queues, in units of 4 KiB.
+            put(CMBLOC, &2_u32.to_le_bytes());
+            put(CMBSZ, &(u32::from(self.buffer_pages) << 12 | 1).to_le_bytes());
+        }
+        put(CMBMSC, &self.buffer_space.to_le_bytes());
         put(CRTO, &self.crto.to_le_bytes());
         image
     }
@@ -77,6 +103,12 @@ impl Registers {
             CC => self.write_cc(Cc(value), note),
             INTMS => self.mask |= value,
             INTMC => self.mask &= !value,
+            CMBMSC if self.buffer_pages > 0 => {
+                self.buffer_space = self.buffer_space & !0xFFFF_FFFF | u64::from(value & !0xFFC);
+            }
+            _ if at == CMBMSC + 4 && self.buffer_pages > 0 => {
+                self.buffer_space = self.buffer_space & 0xFFFF_FFFF | u64::from(value) << 32;
+            }
             // Read-only status, and a subsystem reset that the controller does not have.
             CSTS | NSSR => {}
             _ => note(format!("{value:#x} was written to {at:#x}, where there is no register to write")),
@@ -118,6 +150,11 @@ impl Registers {
         self.cc = new;
     }
 
+    /// Where queues can lie in the controller memory buffer, if they can.
+    pub(crate) fn buffer_address(&self) -> Option<u64> {
+        (self.buffer_space & CMBMSC_CMSE != 0).then_some(self.buffer_space & !0xFFF)
+    }
+
     /// What a controller reset leaves: all but the admin queue's registers (base 3.7.2).
     pub(crate) fn controller_reset(&mut self) {
         self.csts = 0;
@@ -128,6 +165,7 @@ impl Registers {
     pub(crate) fn function_reset(&mut self) {
         self.controller_reset();
         (self.cc, self.aqa, self.asq, self.acq) = (Cc::default(), 0, 0, 0);
+        self.buffer_space = 0;
     }
 }
 

@@ -10,6 +10,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::Thread;
 
+use corelane_dma::{Backing, DmaBuffer, MemRegion};
+
 use crate::admin::events::Event;
 use crate::config::{ModelConfig, NamespaceBacking};
 use crate::device::DeviceError;
@@ -35,6 +37,9 @@ pub(crate) struct Shared {
     pub(crate) violations: Violations,
     pub(crate) fault_counts: Counts,
     pub(crate) notices: HostNotices,
+    /// The controller memory buffer, if there is one, and how many submission queues were made in it.
+    pub(crate) memory_buffer: Option<MemRegion>,
+    pub(crate) buffer_queues: AtomicU64,
     /// How large the host memory buffer is that the controller has, and how often it was used.
     pub(crate) host_memory_bytes: AtomicU64,
     pub(crate) host_memory_uses: AtomicU64,
@@ -73,6 +78,15 @@ pub(crate) struct Control {
     pub(crate) warned: u8,
     /// Whether the polling thread waits for jobs of nodes before the controller is really disabled.
     pub(crate) stopping: bool,
+}
+
+fn memory_buffer(pages: u16) -> Result<Option<MemRegion>, DeviceError> {
+    if pages == 0 {
+        return Ok(None);
+    }
+    let buffer = DmaBuffer::new(usize::from(pages) * 4096, 4096, Backing::Pages);
+    let buffer = buffer.map_err(|source| DeviceError::Memory { what: "the memory buffer", source })?;
+    Ok(Some(MemRegion::from_buffer(buffer)))
 }
 
 impl Shared {
@@ -115,6 +129,8 @@ impl Shared {
             violations: Violations::default(),
             fault_counts: Counts::default(),
             notices: HostNotices::new()?,
+            memory_buffer: memory_buffer(config.memory_buffer_pages)?,
+            buffer_queues: AtomicU64::new(0),
             host_memory_bytes: AtomicU64::new(0),
             host_memory_uses: AtomicU64::new(0),
             placements: Mutex::default(),

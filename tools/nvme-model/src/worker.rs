@@ -11,6 +11,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
+use corelane_dma::DeviceMemory;
+
 use crate::admin::events::{Event, Events};
 use crate::admin::features::Features;
 use crate::admin::host_memory::HostMemory;
@@ -271,6 +273,10 @@ impl Worker {
         self.io.set_extended_formats(false);
         self.events = Events::default();
         self.lose_host_memory();
+        if let Some(buffer) = &self.shared.memory_buffer {
+            // What was there is lost. It is writable, and no longer than itself.
+            let _ = DeviceMemory::of(buffer).fill(0, buffer.len(), 0xFF);
+        }
         self.changed.clear();
         self.faults.queues_are_gone();
         self.clear_doorbells();

@@ -37,7 +37,7 @@ const NEEDS: &[Need] = &[
         "it needs ioengine=nvme and filename=model:SIZE",
     ),
     (
-        &["nvme_io_timeout", "nvme_admin_timeout", "nvme_host_memory"],
+        &["nvme_io_timeout", "nvme_admin_timeout", "nvme_host_memory", "nvme_cmb"],
         |job| job.target.engine == EngineKind::Nvme,
         "it needs ioengine=nvme",
     ),

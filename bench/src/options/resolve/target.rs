@@ -49,6 +49,7 @@ pub fn target(view: &View) -> Result<TargetSpec, OptionError> {
         model_cpu: view.last("model_cpu").map(|_| view.number_u32("model_cpu")),
         nvme_io_timeout_ms: view.number("nvme_io_timeout"),
         nvme_admin_timeout_ms: view.number("nvme_admin_timeout"),
+        nvme_queues_in_controller: view.flag("nvme_cmb"),
         placement: placement(view, engine)?,
         nvme_host_memory_bytes: view.number("nvme_host_memory"),
     })

@@ -45,6 +45,8 @@ pub struct TargetSpec {
     pub nvme_io_timeout_ms: u64,
     /// How long an NVMe admin command may take, in milliseconds (`nvme_admin_timeout`).
     pub nvme_admin_timeout_ms: u64,
+    /// Whether NVMe submission queues are put into the controller's memory (`nvme_cmb`).
+    pub nvme_queues_in_controller: bool,
     /// By which placement handles writes go (`dataplacement`, `fdp`, `plids`), by turns; all if the list is empty. `None`: by none.
     pub placement: Option<Vec<u16>>,
     /// The most memory that an NVMe controller gets for itself, in bytes (`nvme_host_memory`).

@@ -178,6 +178,12 @@ pub(super) const TARGET: &[OptionDef] = &[
         "How long in milliseconds an NVMe admin command may take before the controller is reset. Not in fio.",
     ),
     target(
+        "nvme_cmb",
+        Kind::Flag,
+        OFF,
+        "Put NVMe submission queues into the controller's own memory (CMB), where it has some for them. Not in fio.",
+    ),
+    target(
         "dataplacement",
         Kind::Choice(&[
             word("none", "The controller places data as it likes."),

@@ -102,8 +102,9 @@ pub trait Bus: Send + Sync + 'static {
     /// The memory that the function can reach best: what queues and pools are made of.
     fn backing(&self) -> Backing;
 
-    /// `len_bytes` bytes of BAR 0 at `offset`, mapped, where that is possible; for shadowed doorbells and controller memory.
-    fn bar_memory(&self, offset: u64, len_bytes: u64) -> Option<MmioRegion>;
+    /// `len_bytes` bytes of BAR `bar` at `offset`, both multiples of the page size, mapped, where that is possible; for controller
+    /// memory.
+    fn bar_memory(&self, bar: u32, offset: u64, len_bytes: u64) -> Option<MmioRegion>;
 }
 
 /// Eventfds of the host. What is not there never happens on this bus.

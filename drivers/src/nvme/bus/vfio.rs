@@ -26,6 +26,9 @@ const COMMAND_MEMORY_AND_MASTER: u16 = 0b110;
 const CLASS: u64 = 0x08;
 const CLASS_NVME: u32 = 0x01_0802;
 
+/// The regions of the function's BARs begin with that of BAR 0 (VFIO_PCI_BAR5_REGION_INDEX).
+const LAST_BAR: u32 = region::BAR0 + 5;
+
 /// A PCI function that is bound to vfio-pci.
 pub struct VfioBus {
     inner: Arc<Inner>,
@@ -232,7 +235,12 @@ impl Bus for VfioBus {
         Backing::HugePages
     }
 
-    fn bar_memory(&self, offset: u64, len_bytes: u64) -> Option<MmioRegion> {
+    fn bar_memory(&self, bar: u32, offset: u64, len_bytes: u64) -> Option<MmioRegion> {
+        if bar != region::BAR0 {
+            let is_bar = bar <= LAST_BAR;
+            let len_bytes = usize::try_from(len_bytes).ok().filter(|_| is_bar)?;
+            return self.inner.function.map(bar, offset, len_bytes).ok();
+        }
         let (part, offset) = self.inner.mapped(offset, len_bytes)?;
         part.part(offset, len_bytes).ok()
     }

@@ -9,6 +9,7 @@ use zerocopy::little_endian::U16;
 
 use super::admin::{AdminQueue, Answer, Data, Permit, Standing};
 use super::host_buffer::HostBuffer;
+use super::memory_buffer::MemoryBuffer;
 use super::registers::Registers;
 use super::shadow::ShadowMemory;
 use crate::nvme::bus::Bus;
@@ -55,6 +56,8 @@ pub struct Core {
     shadow: Mutex<Option<Arc<ShadowMemory>>>,
     /// A host memory buffer that the controller may have taken though it did not say so; kept until it has stopped.
     pub(super) unsure_buffer: Mutex<Option<HostBuffer>>,
+    /// Memory of its own, for submission queues.
+    pub(super) memory_buffer: Mutex<Option<Arc<MemoryBuffer>>>,
     /// What the controller is told of the host; kept, since it is told again after each reset.
     behavior: Mutex<Option<HostMemory>>,
 }
@@ -94,6 +97,7 @@ impl Core {
             watched: Watchlist::default(),
             shadow: Mutex::new(None),
             unsure_buffer: Mutex::new(None),
+            memory_buffer: Mutex::new(None),
             behavior: Mutex::new(None),
         }))
     }

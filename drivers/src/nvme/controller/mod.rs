@@ -13,6 +13,7 @@ use corelane_engine::aio::AioHandle;
 pub mod admin;
 pub mod core;
 pub mod host_buffer;
+pub mod memory_buffer;
 pub mod passthrough;
 mod queues;
 pub mod registers;
@@ -152,6 +153,11 @@ impl NvmeController {
     pub fn host_memory_bytes(&self) -> u64 {
         let buffer = self.known().and_then(|known| known.host_buffer.as_ref());
         buffer.filter(|buffer| buffer.is_held()).map_or(0, HostBuffer::len_bytes)
+    }
+
+    /// Whether submission queues are in the controller's own memory, as far as there is room.
+    pub fn has_queues_in_controller(&self) -> bool {
+        self.core.memory_buffer().is_some()
     }
 
     /// The most entries of an I/O queue.
@@ -379,6 +385,7 @@ fn end(core: &Arc<Core>, rtd3e_us: Option<u32>) {
             tracing::warn!(controller = control.address(), %error, "shutting down");
         }
         control.close(if matches!(stop(registers), Stop::Lost) { State::Lost } else { State::Stopped });
+        core.close_memory_buffer();
     }
     if control.state() == State::Lost {
         tracing::error!(controller = control.address(), "memory that it may still use is leaked");
@@ -406,6 +413,7 @@ impl Starting {
     fn set_up(&self) -> Result<Known, NvmeError> {
         let core = &self.core;
         let permit = Permit::of(core.control.word());
+        core.open_memory_buffer()?;
         core.control.registers().enable(core.admin.queues())?;
         let identify = core.identify(permit)?;
         let nvm = core.identify_nvm(permit)?;

@@ -96,19 +96,24 @@ impl NvmeController {
         let entries = self.queue_entries(tags);
         let sq_bytes = (entries as usize * size_of::<Command>()).next_multiple_of(PAGE_BYTES);
         let bus = self.bus();
-        // Submissions first, completions behind them: each starts on a page, as its creation asks for.
+        // Submissions first, unless the controller has memory for them, and completions behind them: each starts on a page, as its
+        // creation asks for.
         let cq_bytes = (entries as usize * 16).next_multiple_of(PAGE_BYTES);
-        let memory = HostMemory::new(bus.as_ref(), sq_bytes + cq_bytes)?;
+        let sq_memory = self.core.memory_buffer().and_then(|buffer| buffer.take(sq_bytes));
+        let cq_offset = if sq_memory.is_some() { 0 } else { sq_bytes };
+        let memory = HostMemory::new(bus.as_ref(), cq_offset + cq_bytes)?;
         let stride_bytes = self.core.control.registers().capabilities().doorbell_stride_bytes();
         let shadow = self.known().and_then(|known| known.shadow.as_ref());
         let (sq_shadow, cq_shadow) = shadow.map_or((None, None), |shadow| shadow.of(qid));
         let sq_bell = Bell::new(bus.doorbell(sq_doorbell(qid, stride_bytes))?, sq_shadow);
         let cq_bell = Bell::new(bus.doorbell(cq_doorbell(qid, stride_bytes))?, cq_shadow);
-        let sq = SubmissionRing::new(&memory, 0, entries, sq_bell)?;
-        let cq = CompletionRing::new(&memory, sq_bytes, entries, cq_bell)?;
+        let sq = match &sq_memory {
+            Some(place) => SubmissionRing::within(place.memory(), place.offset_bytes(), entries, sq_bell)?,
+            None => SubmissionRing::new(&memory, 0, entries, sq_bell)?,
+        };
+        let cq = CompletionRing::new(&memory, cq_offset, entries, cq_bell)?;
         let vector = lane.map_or(Ok(None), |lane| self.vector(qid, lane.clone()))?;
-        let cq_offset = sq_bytes as u64;
-        let parts = Parts { sq, cq, memory, cq_offset, qid, vector };
+        let parts = Parts { sq, cq, memory, sq_memory, cq_offset: cq_offset as u64, qid, vector };
         let mut pair = QueuePair::new(Arc::clone(self), parts, tags + more, permit.epoch());
         let created = pair.plan().map_or(Ok(()), |plan| self.create_both(permit, plan));
         if let Err(error) = created {

@@ -14,6 +14,7 @@ use super::memory::HostMemory;
 use super::ring::{CompletionRing, Found, SubmissionRing};
 use crate::nvme::bus::BusError;
 use crate::nvme::controller::NvmeController;
+use crate::nvme::controller::memory_buffer::QueueMemory;
 use crate::nvme::error::NvmeError;
 use crate::nvme::interrupt::VectorUse;
 use crate::nvme::spec::Qid;
@@ -53,6 +54,8 @@ pub struct QueuePair {
     memory: Option<HostMemory>,
     /// Where in the memory the completion ring is.
     cq_offset: u64,
+    /// Where the submission ring is, if it is in memory of the controller's.
+    sq_memory: Option<QueueMemory>,
     epoch: u32,
     /// Since it was last asked.
     took_old: bool,
@@ -79,8 +82,10 @@ pub struct Parts {
     pub sq: SubmissionRing,
     /// The completion ring, as long as the other.
     pub cq: CompletionRing,
-    /// Their memory: the submission ring from its start on.
+    /// Their memory: the submission ring from its start on, unless it is the controller's.
     pub memory: HostMemory,
+    /// Memory of the controller's in which the submission ring is.
+    pub sq_memory: Option<QueueMemory>,
     /// Where in it the completion ring is, in bytes.
     pub cq_offset: u64,
     /// The number of both.
@@ -93,7 +98,7 @@ impl QueuePair {
     /// A pair that the controller knows, for commands with the tags `0..tags`, at most [`MAX_TAGS`].
     /// In which epoch of the controller's that is so, it says as well.
     pub fn new(controller: Arc<NvmeController>, parts: Parts, tags: u32, epoch: u32) -> QueuePair {
-        let Parts { sq, cq, memory, cq_offset, qid, vector } = parts;
+        let Parts { sq, cq, memory, sq_memory, cq_offset, qid, vector } = parts;
         let entries = sq.len();
         QueuePair {
             // An interrupt may be held back until the controller knows what was taken.
@@ -110,6 +115,7 @@ impl QueuePair {
             controller,
             memory: Some(memory),
             cq_offset,
+            sq_memory,
             epoch,
             took_old: false,
         }
@@ -253,7 +259,7 @@ impl QueuePair {
         Some(Plan {
             qid: self.qid,
             entries: self.sq.len(),
-            sq: memory.iova(),
+            sq: self.sq_memory.as_ref().map_or(memory.iova(), QueueMemory::iova),
             cq: memory.iova() + self.cq_offset,
             vector,
         })
@@ -298,7 +304,7 @@ impl QueuePair {
 
     /// Gives the memory up without unmapping it: the controller may use it for ever.
     pub fn leak(&mut self) {
-        std::mem::forget(self.memory.take());
+        std::mem::forget((self.memory.take(), self.sq_memory.take()));
     }
 
     /// Deletes the queues, so that it uses neither them nor the memory of any

@@ -7,7 +7,7 @@
 //! - A completion entry is taken only when its phase tag says that the controller wrote it. The word with the tag is loaded
 //!   with acquire ordering, so that the data is as new.
 
-use corelane_dma::{CoherentArray, DmaError};
+use corelane_dma::{CoherentArray, DmaError, MemRegion};
 
 use super::bell::Bell;
 use super::memory::HostMemory;
@@ -36,6 +36,21 @@ impl SubmissionRing {
     pub fn new(memory: &HostMemory, offset_bytes: usize, entries: u32, bell: Bell) -> Result<Self, DmaError> {
         debug_assert!(entries.is_power_of_two());
         let array = memory.array(offset_bytes, entries as usize)?;
+        Ok(SubmissionRing { entries: array, mask: entries - 1, tail: 0, bell })
+    }
+
+    /// As [`new`](Self::new), in memory that is not this process's own.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn within(
+        memory: &MemRegion,
+        offset_bytes: usize,
+        entries: u32,
+        bell: Bell,
+    ) -> Result<Self, DmaError> {
+        debug_assert!(entries.is_power_of_two());
+        let array = CoherentArray::new(memory, offset_bytes, entries as usize)?;
         Ok(SubmissionRing { entries: array, mask: entries - 1, tail: 0, bell })
     }
 

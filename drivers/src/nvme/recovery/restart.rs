@@ -60,6 +60,7 @@ impl Core {
         let registers = self.control.registers();
         registers.prepare()?;
         self.admin.reset();
+        self.enable_memory_buffer_again()?;
         registers.enable(self.admin.queues())?;
         let identify = self.identify(permit)?;
         let Some(known) = self.known.get() else { return Ok(()) };

@@ -231,6 +231,56 @@ impl ReadyTimeouts {
     }
 }
 
+/// CMBLOC (Base 3.1.3.12).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct BufferLocation(pub u32);
+
+impl BufferLocation {
+    /// BIR: in which BAR the controller memory buffer is.
+    pub const fn bar(self) -> u32 {
+        self.0 & 0b111
+    }
+
+    /// OFST: where it begins there, in [units](BufferSize::unit_bytes).
+    pub const fn offset(self) -> u32 {
+        self.0 >> 12
+    }
+}
+
+/// CMBSZ (Base 3.1.3.13).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct BufferSize(pub u32);
+
+impl BufferSize {
+    /// SQS: submission queues can be there.
+    pub const fn submission_queues(self) -> bool {
+        self.0 & 1 == 1
+    }
+
+    /// SZU: the unit of size and offset in bytes: 4 KiB to 64 GiB; larger ones are reserved, and count as the largest.
+    pub const fn unit_bytes(self) -> u64 {
+        let power = self.0 >> 8 & 0xf;
+        4096 << (4 * if power > 6 { 6 } else { power })
+    }
+
+    /// SZ, in bytes.
+    pub const fn bytes(self) -> u64 {
+        (self.0 >> 12) as u64 * self.unit_bytes()
+    }
+}
+
+/// CMBMSC (Base 3.1.3.14): CRE, so that location and size can be read; and with an address, a multiple of 4 KiB, CMSE and CBA, so
+/// that the controller finds its memory buffer by it.
+pub const fn buffer_space(address: Option<u64>) -> u64 {
+    match address {
+        Some(address) => address & !0xfff | 0b11,
+        None => 0b01,
+    }
+}
+
+/// CMBSTS (Base 3.1.3.15), CBAI: the address is invalid.
+pub const CMBSTS_INVALID: u32 = 1;
+
 /// AQA for admin queues of these sizes, each from 2 to 4096 (Base 3.1.3.8).
 pub const fn admin_queue_attributes(sq_entries: u16, cq_entries: u16) -> u32 {
     ((cq_entries - 1) as u32 & 0xfff) << 16 | (sq_entries - 1) as u32 & 0xfff
@@ -291,6 +341,17 @@ mod tests {
         assert_eq!((sq_doorbell(Qid(3), 4), cq_doorbell(Qid(3), 4)), (0x1018, 0x101c));
         assert_eq!((sq_doorbell(Qid(1), 64), cq_doorbell(Qid(1), 64)), (0x1080, 0x10c0));
         assert_eq!(admin_queue_attributes(32, 64), 63 << 16 | 31);
+    }
+
+    #[test]
+    fn a_memory_buffer_is_where_its_units_put_it() {
+        // As QEMU's controller with cmb_size_mb=16: BAR 2, all uses, units of 1 MiB.
+        let (location, size) = (BufferLocation(0x2), BufferSize(16 << 12 | 2 << 8 | 0x1f));
+        assert_eq!((location.bar(), location.offset()), (2, 0));
+        assert!(size.submission_queues());
+        assert_eq!((size.unit_bytes(), size.bytes()), (1 << 20, 16 << 20));
+        assert_eq!(BufferSize(u32::MAX).unit_bytes(), 64 << 30);
+        assert_eq!((buffer_space(None), buffer_space(Some(0x1234_5000))), (1, 0x1234_5003));
     }
 
     #[test]

@@ -485,7 +485,7 @@ impl Bus for Fake {
         Backing::Pages
     }
 
-    fn bar_memory(&self, _offset: u64, _len_bytes: u64) -> Option<MmioRegion> {
+    fn bar_memory(&self, _bar: u32, _offset: u64, _len_bytes: u64) -> Option<MmioRegion> {
         None
     }
 }

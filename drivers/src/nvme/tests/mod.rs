@@ -27,6 +27,7 @@ const OPTIONS: ControllerOptions = ControllerOptions {
     io_retries: 2,
     resets: 2,
     shadow_doorbells: true,
+    queues_in_controller: false,
     host_memory_bytes: 0,
 };
 

@@ -3,7 +3,9 @@
 //! Invariant: a queue exists only over memory that was mapped in one piece when it was made, with a size, an identifier and
 //! a vector that the specification allows.
 
-use corelane_dma::CellArray;
+use std::sync::atomic::Ordering;
+
+use corelane_dma::{CellArray, DeviceMemory, WordArray};
 
 use crate::check::Checker;
 use crate::doorbells::{head_cell, tail_cell};
@@ -97,10 +99,24 @@ impl Worker {
         }
         let entry_bytes = 1 << self.shared.control().registers.cc.iosqes();
         let place = self.place(command, entry_bytes, SQ_ENTRY_BYTES, check)?;
-        let ring = ring(place, &mut self.view).ok_or_else(|| unmapped(check, place))?;
+        let own = self.ring_in_buffer(place);
+        let in_buffer = own.is_some();
+        let ring = own.or_else(|| ring(place, &mut self.view)).ok_or_else(|| unmapped(check, place))?;
         let doorbell = self.doorbell_of(id, true);
-        self.queues.add_sq(SubmissionQueue::new(id, cq, place, ring, doorbell));
+        let mut queue = SubmissionQueue::new(id, cq, place, ring, doorbell);
+        queue.in_buffer = in_buffer;
+        self.queues.add_sq(queue);
+        self.shared.buffer_queues.fetch_add(in_buffer.into(), Ordering::AcqRel);
         Ok(0)
+    }
+
+    /// A submission queue's memory in the controller memory buffer, if the host put it there.
+    fn ring_in_buffer(&self, place: Place) -> Option<WordArray<8>> {
+        let start = self.shared.control().registers.buffer_address()?;
+        let buffer = DeviceMemory::of(self.shared.memory_buffer.as_ref()?);
+        let offset = usize::try_from(place.iova.checked_sub(start)?).ok()?;
+        let entries = place.entries as usize;
+        WordArray::new(buffer.part(offset, entries * SQ_ENTRY_BYTES).ok()?, entries).ok()
     }
 
     /// The place and size that a command gives a queue.

@@ -20,6 +20,14 @@ pub const AQA: u64 = 0x24;
 pub const ASQ: u64 = 0x28;
 /// Admin Completion Queue Base Address (base 3.1.3.10).
 pub const ACQ: u64 = 0x30;
+/// Controller Memory Buffer Location (base 3.1.3.12).
+pub const CMBLOC: u64 = 0x38;
+/// Controller Memory Buffer Size (base 3.1.3.13).
+pub const CMBSZ: u64 = 0x3C;
+/// Controller Memory Buffer Memory Space Control (base 3.1.3.14).
+pub const CMBMSC: u64 = 0x50;
+/// Controller Memory Buffer Status (base 3.1.3.15).
+pub const CMBSTS: u64 = 0x58;
 /// Controller Ready Timeouts (base 3.1.3.21).
 pub const CRTO: u64 = 0x68;
 /// The end of what this controller has of registers; the rest up to the doorbells is reserved and reads as zero.
@@ -43,6 +51,8 @@ pub struct Cap {
     pub mpsmin: u8,
     /// Memory Page Size Maximum: 2 ^ (12 + MPSMAX) bytes.
     pub mpsmax: u8,
+    /// Whether there is a controller memory buffer (CMBS).
+    pub memory_buffer: bool,
     /// Whether there are I/O command sets besides the NVM command set (CSS bit 6).
     pub command_sets: bool,
 }
@@ -61,6 +71,7 @@ impl Cap {
             | u64::from(self.command_sets) << 43
             | u64::from(self.mpsmin & 0xF) << 48
             | u64::from(self.mpsmax & 0xF) << 52
+            | u64::from(self.memory_buffer) << 57
             | crwms
     }
 }

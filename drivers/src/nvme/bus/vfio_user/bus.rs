@@ -303,7 +303,10 @@ impl Bus for VfioUserBus {
         self.backing
     }
 
-    fn bar_memory(&self, offset: u64, len_bytes: u64) -> Option<MmioRegion> {
+    fn bar_memory(&self, bar: u32, offset: u64, len_bytes: u64) -> Option<MmioRegion> {
+        if bar != 0 {
+            return None;
+        }
         let area = self.area(offset, len_bytes)?;
         if (offset, len_bytes) == (area.at.start, area.at.end - area.at.start) {
             return Some(area.memory.clone());

@@ -74,8 +74,8 @@ fn doorbells_are_memory_where_the_server_offers_it_and_messages_elsewhere() {
         assert_eq!(bus.read32(DOORBELLS + 8).unwrap(), 77 + u32::from(mapped));
         assert_eq!(device.word(DOORBELLS + 8), 77 + u32::from(mapped));
         assert!(matches!(bus.doorbell(0x14).unwrap(), Doorbell::Message { .. }));
-        assert_eq!(bus.bar_memory(DOORBELLS, 0x1000).is_some(), mapped);
-        assert!(bus.bar_memory(0, 0x1000).is_none() && bus.bar_memory(BAR_BYTES, 0x1000).is_none());
+        assert_eq!(bus.bar_memory(0, DOORBELLS, 0x1000).is_some(), mapped);
+        assert!(bus.bar_memory(0, 0, 0x1000).is_none() && bus.bar_memory(0, BAR_BYTES, 0x1000).is_none());
         assert!(bus.doorbell(BAR_BYTES).is_err() && bus.doorbell(DOORBELLS + 2).is_err());
         // It outlives the bus.
         drop(bus);
